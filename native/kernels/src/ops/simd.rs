@@ -1,0 +1,323 @@
+//! One body, several instruction sets: plain loops that the compiler vectorises, and the arithmetic they need.
+//!
+//! `per_isa!` compiles a body under each `#[target_feature]`. What the body calls must be `#[inline(always)]`, so that
+//! it is compiled under the same features.
+
+/// What a body may use of the instruction set it is compiled for.
+pub(super) trait Simd {
+    /// Whether a fused multiply-add is one instruction.
+    const FMA: bool;
+
+    /// `a · b + c`, rounded once where the hardware can.
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        if Self::FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+/// AVX-512 F, BW, DQ, VL.
+pub(super) struct Wide;
+/// AVX2 and FMA.
+pub(super) struct Fused;
+/// The compiler's baseline.
+pub(super) struct Baseline;
+
+impl Simd for Wide {
+    const FMA: bool = true;
+}
+
+impl Simd for Fused {
+    const FMA: bool = true;
+}
+
+impl Simd for Baseline {
+    const FMA: bool = false;
+}
+
+/// Defines `name(isa, args…)`. In the body, `S` is the instruction set it is compiled for.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$doc])*
+        $vis fn $name(isa: $crate::Isa, $($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn body<S: $crate::ops::simd::Simd>($($arg: $type),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn wide($($arg: $type),*) $(-> $out)? {
+                body::<$crate::ops::simd::Wide>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+            fn fused($($arg: $type),*) $(-> $out)? {
+                body::<$crate::ops::simd::Fused>($($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            if isa >= $crate::Isa::Avx512 {
+                // SAFETY: an `Isa` is only handed out on a machine that has it.
+                return unsafe { wide($($arg),*) };
+            } else if isa == $crate::Isa::Avx2 {
+                // SAFETY: as above.
+                return unsafe { fused($($arg),*) };
+            }
+            let _ = isa;
+            body::<$crate::ops::simd::Baseline>($($arg),*)
+        }
+    };
+}
+pub(super) use per_isa;
+
+/// Independent sums of a reduction: their order is fixed, and four AVX-512 registers hide the latency of an addition.
+const LANES: usize = 64;
+/// One AVX-512 register.
+const REGISTER: usize = 16;
+
+/// `Σ term(x[i], y[i])` in a fixed order of lanes.
+#[inline(always)]
+fn reduce(x: &[f32], y: &[f32], zero: f32, term: impl Fn(f32, f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [[zero; REGISTER]; LANES / REGISTER];
+    let (x_blocks, y_blocks) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (x_blocks.remainder(), y_blocks.remainder());
+    for (xs, ys) in x_blocks.zip(y_blocks) {
+        for (lane, part) in lanes.iter_mut().enumerate() {
+            for i in 0..REGISTER {
+                part[i] = term(xs[lane * REGISTER + i], ys[lane * REGISTER + i], part[i]);
+            }
+        }
+    }
+    for (i, (&a, &b)) in x_rest.iter().zip(y_rest).enumerate() {
+        let lane = &mut lanes[i / REGISTER][i % REGISTER];
+        *lane = term(a, b, *lane);
+    }
+    let mut total = [zero; REGISTER];
+    for i in 0..REGISTER {
+        total[i] = join(join(lanes[0][i], lanes[1][i]), join(lanes[2][i], lanes[3][i]));
+    }
+    let mut width = REGISTER / 2;
+    while width > 0 {
+        for i in 0..width {
+            total[i] = join(total[i], total[i + width]);
+        }
+        width /= 2;
+    }
+    total[0]
+}
+
+/// `Σ x[i] · y[i]`.
+#[inline(always)]
+pub(super) fn dot<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
+    assert_eq!(x.len(), y.len());
+    reduce(x, y, 0.0, S::mul_add, |a, b| a + b)
+}
+
+/// `Σ x[i]`.
+#[inline(always)]
+pub(super) fn sum(x: &[f32]) -> f32 {
+    reduce(x, x, 0.0, |a, _, acc| acc + a, |a, b| a + b)
+}
+
+/// The largest value; NaN when there is one, −∞ for no values.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    // A NaN among the values survives as the accumulator, because every comparison with it is false.
+    let larger = |a: f32, acc: f32| if a <= acc { acc } else { a };
+    reduce(x, x, f32::NEG_INFINITY, |a, _, acc| if acc.is_nan() { acc } else { larger(a, acc) }, |a, b| {
+        if a.is_nan() { a } else { larger(b, a) }
+    })
+}
+
+/// `y[i] += a · x[i]`.
+#[inline(always)]
+pub(super) fn add_scaled<S: Simd>(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = S::mul_add(a, x, *y);
+    }
+}
+
+/// eˣ to 2 ulp: 0 below −104, ∞ above 88.73, NaN for NaN. Branch-free.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(x: f32) -> f32 {
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let (mantissa, exponent) = exp_parts::<S>(x);
+    // 2ⁿ in two factors, so that denormal results and the step to infinity are right.
+    let half = exponent >> 1;
+    mantissa * power_of_two(half) * power_of_two(exponent - half)
+}
+
+/// eˣ to 2 ulp for x ≤ 0, where results below 2⁻¹²⁶ become 0. NaN for NaN. Branch-free.
+#[inline(always)]
+pub(super) fn exp_of_negative<S: Simd>(x: f32) -> f32 {
+    const LOWEST: f32 = -87.0;
+    let (mantissa, exponent) = exp_parts::<S>(if x < LOWEST { LOWEST } else { x });
+    let value = mantissa * power_of_two(exponent);
+    if x < LOWEST { 0.0 } else { value }
+}
+
+/// eˣ = m · 2ⁿ with m in [0.7, 1.42]. Source: Cephes `expf`.
+#[inline(always)]
+fn exp_parts<S: Simd>(x: f32) -> (f32, i32) {
+    /// 1.5 · 2²³: adding it rounds to an integer that then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let shifted = S::mul_add(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = S::mul_add(n, -LN2_LOW, S::mul_add(n, -LN2_HIGH, x));
+    let mut p = 1.987_569_1e-4;
+    p = S::mul_add(p, r, 1.398_2e-3);
+    p = S::mul_add(p, r, 8.333_452e-3);
+    p = S::mul_add(p, r, 4.166_579_6e-2);
+    p = S::mul_add(p, r, 1.666_666_5e-1);
+    p = S::mul_add(p, r, 0.5);
+    let mantissa = S::mul_add(p, r * r, r) + 1.0;
+    (mantissa, (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
+}
+
+/// 2ⁿ for n in [−126, 127]. The shift drops what a NaN left above the eight bits.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// 1 / (1 + e⁻ˣ).
+#[inline(always)]
+pub(super) fn sigmoid<S: Simd>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<S>(-x))
+}
+
+/// Rounded to bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(super) fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    (if x.is_nan() { quiet } else { rounded }) as u16
+}
+
+#[inline(always)]
+pub(super) fn from_bf16(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{LENGTHS, Rng, assert_close, on_every_isa, wide};
+
+    per_isa! {
+        fn exp_all(x: &[f32], y: &mut [f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = exp::<S>(x);
+            }
+        }
+    }
+
+    per_isa! {
+        fn exp_of_negative_all(x: &[f32], y: &mut [f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = exp_of_negative::<S>(x);
+            }
+        }
+    }
+
+    per_isa! {
+        fn reductions(x: &[f32]) -> [f32; 3] {
+            [dot::<S>(x, x), sum(x), max(x)]
+        }
+    }
+
+    /// Distance in units of the last place of the right answer.
+    fn ulp_error(got: f32, x: f32) -> f64 {
+        let want = f64::from(x).exp();
+        let unit = f64::from((want as f32).next_up()) - f64::from(want as f32);
+        (f64::from(got) - want).abs() / unit
+    }
+
+    #[test]
+    fn exp_is_right_to_two_units_in_the_last_place() {
+        let x: Vec<f32> = (0..400_000).map(|i| -103.9 + i as f32 * (192.6 / 400_000.0)).collect();
+        on_every_isa(
+            |ctx| {
+                let mut y = vec![0.0; x.len()];
+                exp_all(ctx.isa, &x, &mut y);
+                y
+            },
+            |y| {
+                let worst = x.iter().zip(y).map(|(&x, &y)| ulp_error(y, x)).fold(0.0, f64::max);
+                assert!(worst <= 2.0, "worst error {worst} ulp");
+            },
+        );
+    }
+
+    #[test]
+    fn exp_of_negative_is_right_to_two_units_and_flushes_denormals() {
+        let x: Vec<f32> = (0..100_000).map(|i| -86.9 + i as f32 * (86.9 / 100_000.0)).chain([0.0, -0.0]).collect();
+        on_every_isa(
+            |ctx| {
+                let mut y = vec![0.0; x.len()];
+                exp_of_negative_all(ctx.isa, &x, &mut y);
+                y
+            },
+            |y| assert!(x.iter().zip(y).all(|(&x, &y)| ulp_error(y, x) <= 2.0)),
+        );
+        let x = [-87.5, -1e30, f32::NEG_INFINITY, f32::NAN];
+        on_every_isa(
+            |ctx| {
+                let mut y = vec![1.0; 4];
+                exp_of_negative_all(ctx.isa, &x, &mut y);
+                y
+            },
+            |y| assert!(y[..3] == [0.0; 3] && y[3].is_nan(), "{y:?}"),
+        );
+    }
+
+    #[test]
+    fn exp_keeps_infinities_and_nan() {
+        let x = [f32::INFINITY, 89.0, f32::NEG_INFINITY, -200.0, f32::NAN, 0.0];
+        on_every_isa(
+            |ctx| {
+                let mut y = vec![0.0; x.len()];
+                exp_all(ctx.isa, &x, &mut y);
+                y
+            },
+            |y| {
+                assert_eq!(y[..4], [f32::INFINITY, f32::INFINITY, 0.0, 0.0]);
+                assert!(y[4].is_nan() && y[5] == 1.0);
+            },
+        );
+    }
+
+    #[test]
+    fn reductions_match_a_plain_loop_at_every_length() {
+        let mut rng = Rng(1);
+        for n in LENGTHS {
+            let x = rng.values(n, 1.0);
+            let wide = wide(&x);
+            let top = wide.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let want = [wide.iter().map(|v| v * v).sum(), wide.iter().sum(), top];
+            on_every_isa(|ctx| reductions(ctx.isa, &x).to_vec(), |got| assert_close("reduction", got, &want, 1e-6));
+        }
+    }
+
+    #[test]
+    fn the_largest_of_values_with_nan_is_nan() {
+        for at in [0, 5, 63, 70, 129] {
+            let mut x = vec![1.0; 130];
+            x[at] = f32::NAN;
+            on_every_isa(|ctx| reductions(ctx.isa, &x).to_vec(), |got| assert!(got[2].is_nan()));
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_to_even_and_keeps_nan() {
+        let cases = [(1.0, 0x3f80), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (f32::INFINITY, 0x7f80), (-0.0, 0x8000)];
+        for (x, want) in cases {
+            assert_eq!(to_bf16(x), want, "{x}");
+        }
+        assert!(from_bf16(to_bf16(f32::from_bits(0x7f80_0001))).is_nan());
+        assert_eq!(to_bf16(f32::MAX), 0x7f80);
+    }
+}

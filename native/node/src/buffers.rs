@@ -1,0 +1,296 @@
+//! The process-wide table of buffers: handles for JavaScript, aligned memory behind them, and a pool for reuse.
+
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const ALIGN: usize = 64;
+/// From this size on memory comes straight from the system, in huge pages where it gives them.
+const LARGE: usize = 2 << 20;
+/// A handle is slot + generation · 2^20, an exact integer in a float64.
+const SLOTS: u64 = 1 << 20;
+const GENERATIONS: u64 = 1 << 32;
+/// The pool may always hold this much.
+const POOL_FLOOR: usize = 64 << 20;
+
+/// Memory with an address of its own.
+enum Memory {
+    Small { ptr: NonNull<u8>, layout: Layout },
+    Large(MmapMut),
+    File { map: Mmap, skip: usize },
+}
+
+// SAFETY: plain memory.
+unsafe impl Send for Memory {}
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Zeroed memory of `class` bytes, or `None` when the system has none.
+    fn new(class: usize) -> Option<Self> {
+        if class >= LARGE {
+            let map = MmapMut::map_anon(class).ok()?;
+            // Only a wish: without huge pages all works, a little slower.
+            let _ = map.advise(Advice::HugePage);
+            return Some(Memory::Large(map));
+        }
+        let layout = Layout::from_size_align(class, ALIGN).ok()?;
+        // SAFETY: a class is never zero bytes.
+        NonNull::new(unsafe { alloc_zeroed(layout) }).map(|ptr| Memory::Small { ptr, layout })
+    }
+
+    fn ptr(&self) -> *mut u8 {
+        match self {
+            Memory::Small { ptr, .. } => ptr.as_ptr(),
+            Memory::Large(map) => map.as_ptr().cast_mut(),
+            Memory::File { map, skip } => map.as_ptr().wrapping_add(*skip).cast_mut(),
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Memory::Small { ptr, layout } = self {
+            // SAFETY: made with this layout.
+            unsafe { dealloc(ptr.as_ptr(), *layout) };
+        }
+    }
+}
+
+/// A live buffer. Calls under way hold it too, so that a free in another thread cannot take it from under them.
+pub struct Buffer {
+    memory: Option<Memory>,
+    ptr: *mut u8,
+    bytes: usize,
+    writable: bool,
+}
+
+// SAFETY: plain memory; that nobody reads what another thread writes is the caller's part.
+unsafe impl Send for Buffer {}
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    fn new(memory: Memory, bytes: usize, writable: bool) -> Self {
+        let ptr = memory.ptr();
+        Self { memory: Some(memory), ptr, bytes, writable }
+    }
+
+    pub fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// False for a mapped file.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(memory @ (Memory::Small { .. } | Memory::Large(_))) = self.memory.take() {
+            lock().keep(memory, self.bytes);
+        }
+    }
+}
+
+struct Slot {
+    generation: u64,
+    buffer: Option<Arc<Buffer>>,
+}
+
+struct Table {
+    slots: Vec<Slot>,
+    empty: Vec<usize>,
+    /// Freed memory with its class, the oldest first.
+    pool: VecDeque<(usize, Memory)>,
+    live_bytes: usize,
+    peak_bytes: usize,
+    pooled_bytes: usize,
+    live_buffers: usize,
+}
+
+pub struct Stats {
+    pub live_bytes: usize,
+    pub peak_bytes: usize,
+    pub pooled_bytes: usize,
+    pub live_buffers: usize,
+}
+
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    slots: Vec::new(),
+    empty: Vec::new(),
+    pool: VecDeque::new(),
+    live_bytes: 0,
+    peak_bytes: 0,
+    pooled_bytes: 0,
+    live_buffers: 0,
+});
+
+fn lock() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sizes that share memory: all that fill the same cache lines, or for large ones the same pages.
+fn class_of(bytes: usize) -> usize {
+    bytes.max(1).next_multiple_of(if bytes < 1 << 16 { ALIGN } else { 4096 })
+}
+
+/// Why there is no memory.
+pub struct NoMemory {
+    pub available_bytes: usize,
+}
+
+/// A new buffer, content undefined.
+pub fn alloc(bytes: usize) -> Result<f64, NoMemory> {
+    let class = class_of(bytes);
+    let mut table = lock();
+    let memory = match table.reuse(class) {
+        Some(memory) => memory,
+        None => {
+            if class >= LARGE {
+                table.check_room(class)?;
+            }
+            let fresh = Memory::new(class).or_else(|| {
+                table.drain_pool();
+                Memory::new(class)
+            });
+            fresh.ok_or_else(|| NoMemory { available_bytes: available_bytes() })?
+        }
+    };
+    Ok(table.insert(Buffer::new(memory, bytes, true)))
+}
+
+/// A read-only window of a file.
+pub fn map_file(path: &str, offset: u64, bytes: usize) -> std::io::Result<f64> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
+        let text = format!("{path}: must hold bytes {offset} to {offset} + {bytes}, got {length} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text));
+    }
+    // The kernel maps whole pages; an empty window cannot be mapped at all.
+    let skip = (offset % 4096) as usize;
+    let mut options = MmapOptions::new();
+    options.offset(offset - skip as u64).len((skip + bytes).max(1));
+    // SAFETY: the mapping is private and read only. A file that another process cuts short faults, as with any mapping.
+    let map = unsafe { options.map(&file)? };
+    Ok(lock().insert(Buffer::new(Memory::File { map, skip }, bytes, false)))
+}
+
+/// Forgets a handle; its memory goes to the pool once no call uses it.
+pub fn free(handle: f64) -> Result<(), String> {
+    let mut table = lock();
+    let slot = table.slot(handle)?;
+    let entry = &mut table.slots[slot];
+    let buffer = entry.buffer.take();
+    entry.generation = (entry.generation + 1) % GENERATIONS;
+    table.empty.push(slot);
+    table.live_buffers -= 1;
+    table.live_bytes -= buffer.as_ref().map_or(0, |buffer| buffer.bytes);
+    // The buffer's drop takes the lock itself.
+    drop(table);
+    drop(buffer);
+    Ok(())
+}
+
+pub fn get(handle: f64) -> Result<Arc<Buffer>, String> {
+    let table = lock();
+    let slot = table.slot(handle)?;
+    table.slots[slot].buffer.clone().ok_or_else(|| dead(handle))
+}
+
+pub fn stats() -> Stats {
+    let t = lock();
+    Stats {
+        live_bytes: t.live_bytes,
+        peak_bytes: t.peak_bytes,
+        pooled_bytes: t.pooled_bytes,
+        live_buffers: t.live_buffers,
+    }
+}
+
+pub fn reset_peak() {
+    let mut table = lock();
+    table.peak_bytes = table.live_bytes;
+}
+
+fn dead(handle: f64) -> String {
+    format!("buffer: the handle must be live, got {handle}")
+}
+
+impl Table {
+    fn slot(&self, handle: f64) -> Result<usize, String> {
+        let number = handle as u64;
+        let (slot, generation) = ((number % SLOTS) as usize, number / SLOTS);
+        let live = number as f64 == handle
+            && self.slots.get(slot).is_some_and(|s| s.generation == generation && s.buffer.is_some());
+        if live { Ok(slot) } else { Err(dead(handle)) }
+    }
+
+    fn insert(&mut self, buffer: Buffer) -> f64 {
+        self.live_bytes += buffer.bytes;
+        self.live_buffers += 1;
+        self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+        let slot = self.empty.pop().unwrap_or_else(|| {
+            assert!((self.slots.len() as u64) < SLOTS, "buffer: there can be at most {SLOTS} at a time");
+            self.slots.push(Slot { generation: 0, buffer: None });
+            self.slots.len() - 1
+        });
+        let entry = &mut self.slots[slot];
+        // Generation 0 is never given out: handle 0 stands for no operand.
+        entry.generation = entry.generation.max(1);
+        entry.buffer = Some(Arc::new(buffer));
+        (slot as u64 + entry.generation * SLOTS) as f64
+    }
+
+    fn reuse(&mut self, class: usize) -> Option<Memory> {
+        let newest = self.pool.iter().rposition(|(c, _)| *c == class)?;
+        self.pooled_bytes -= class;
+        self.pool.remove(newest).map(|(_, memory)| memory)
+    }
+
+    /// Puts memory into the pool; what goes beyond the largest amount that was live at a time leaves it, oldest first.
+    fn keep(&mut self, memory: Memory, bytes: usize) {
+        let class = class_of(bytes);
+        self.pool.push_back((class, memory));
+        self.pooled_bytes += class;
+        while self.live_bytes + self.pooled_bytes > self.peak_bytes.max(POOL_FLOOR) * 5 / 4 {
+            let Some((class, _)) = self.pool.pop_front() else { break };
+            self.pooled_bytes -= class;
+        }
+    }
+
+    fn drain_pool(&mut self) {
+        self.pool.clear();
+        self.pooled_bytes = 0;
+    }
+
+    /// Linux promises more than it has and kills who uses it; so large wishes are checked first.
+    fn check_room(&mut self, class: usize) -> Result<(), NoMemory> {
+        if class > available_bytes() {
+            self.drain_pool();
+        }
+        let available_bytes = available_bytes();
+        if class > available_bytes { Err(NoMemory { available_bytes }) } else { Ok(()) }
+    }
+}
+
+/// Bytes that a new buffer can take: what the system can free now, and no more than a control group allows.
+pub fn available_bytes() -> usize {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let system = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
+    });
+    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, used)| most.saturating_sub(used));
+    system.unwrap_or(usize::MAX).min(group.unwrap_or(usize::MAX))
+}

@@ -1,0 +1,1 @@
+use fathom_kernels as _;

@@ -1,0 +1,23 @@
+/** `fathom bench`: what this machine can do at best, and what the kernels reach of it. */
+
+import { Command } from "commander";
+import { measureRoof } from "../kernels/node.ts";
+import { integer } from "./options.ts";
+import { print, printJson } from "./output.ts";
+
+export function benchCommand(): Command {
+  return new Command("bench")
+    .description("measure bandwidth, arithmetic peaks and matrix products")
+    .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
+    .option("--json", "one JSON object on stdout")
+    .action(bench);
+}
+
+function bench({ threads, json = false }: { threads?: number; json?: boolean }): void {
+  const roof = measureRoof(threads);
+  if (json) return printJson(roof);
+  for (const { name, value, unit, percentOfPeak } of roof) {
+    const share = percentOfPeak === undefined ? "" : `  ${percentOfPeak.toFixed(0)} % of its peak`;
+    print(`${name.padEnd(44)} ${value.toFixed(1).padStart(9)} ${unit}${share}`);
+  }
+}

@@ -1,0 +1,69 @@
+/** Options that several verbs share, and what is read from the surroundings: only here. */
+
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { ConfigError } from "../core/errors.ts";
+import { createNativeBackend, type NativeBackend } from "../kernels/node.ts";
+
+/** Folder for what is kept between runs: $FATHOM_CACHE, else fathom/ in the user's cache folder. */
+export function cacheDir(): string {
+  const { FATHOM_CACHE, XDG_CACHE_HOME } = process.env;
+  if (FATHOM_CACHE !== undefined && FATHOM_CACHE !== "") return FATHOM_CACHE;
+  return join(XDG_CACHE_HOME !== undefined && XDG_CACHE_HOME !== "" ? XDG_CACHE_HOME : join(homedir(), ".cache"), "fathom");
+}
+
+/** For options that are whole numbers. @throws ConfigError outside [min, max]. */
+export function integer(name: string, min: number, max: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || text.trim() === "" || value < min || value > max) {
+      const rule = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
+      throw new ConfigError(name, `must be a whole number ${rule}`, text);
+    }
+    return value;
+  };
+}
+
+/** For options that are numbers. */
+export function number(name: string, min: number, max = Infinity): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isFinite(value) || text.trim() === "" || value < min || value > max) {
+      throw new ConfigError(name, `must be a number from ${min}${max === Infinity ? "" : ` to ${max}`}`, text);
+    }
+    return value;
+  };
+}
+
+/** Collects an option that may be given several times. */
+export function collect(text: string, before: string[] = []): string[] {
+  return [...before, text];
+}
+
+/** `key=value` pairs; values are JSON where they parse as such, else text. */
+export function assignments(pairs: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const at = pair.indexOf("=");
+      if (at <= 0) throw new ConfigError("--set", "must be key=value", pair, "for example --set lr=1e-3");
+      return [pair.slice(0, at), parseValue(pair.slice(at + 1))];
+    }),
+  );
+}
+
+function parseValue(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}
+
+/** The native backend with the threads and instruction set that a run configuration asks for. */
+export function openBackend(runtime: { threads?: number | null; isa?: string | null }): NativeBackend {
+  const { threads, isa } = runtime;
+  return createNativeBackend({
+    ...(threads === undefined || threads === null || threads === 0 ? {} : { threads }),
+    ...(isa === undefined || isa === null || isa === "auto" ? {} : { isa }),
+  });
+}

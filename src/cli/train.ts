@@ -1,0 +1,102 @@
+/** `fathom train`: a new run on a corpus or on the user's own text, or an old one resumed. */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Command } from "commander";
+import { preset, presetNames, resolveConfig, toJson, type ResolvedConfig } from "../config/index.ts";
+import { ConfigError } from "../core/errors.ts";
+import { CORPORA } from "../data/index.ts";
+import { SavedRun, type DataReference } from "../train/node.ts";
+import { assignments, collect, integer } from "./options.ts";
+import { print } from "./output.ts";
+import { defaultOut, runTraining, type TrainingJob } from "./training.ts";
+
+interface TrainOptions {
+  readonly preset?: string;
+  readonly corpus?: string;
+  readonly data?: string[];
+  readonly steps?: number;
+  readonly scheduleSteps?: number;
+  readonly seed?: number;
+  readonly threads?: number;
+  readonly set: string[];
+  readonly out?: string;
+  readonly resume?: string;
+  readonly json?: boolean;
+}
+
+export function trainCommand(): Command {
+  return new Command("train")
+    .description("train a model; the tokenizer is trained or taken from the cache by itself")
+    .option("--preset <name>", `model and training settings: ${presetNames().join(", ")} (default nano)`)
+    .option("--corpus <name>", `a corpus of the catalogue: ${CORPORA.map(({ name }) => name).join(", ")}`)
+    .option("--data <glob>", "your own .txt or .jsonl files; may be given several times", collect)
+    .option("--steps <n>", "optimizer steps", integer("--steps", 1))
+    .option("--schedule-steps <n>", "steps over which the learning rate runs its course", integer("--schedule-steps", 1))
+    .option("--seed <s>", "seed of weights and order", integer("--seed", 0))
+    .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
+    .option("--set <key=value>", "any other setting; may be given several times", collect, [])
+    .option("--out <dir>", "run folder, which must not hold a run yet (default runs/PRESET-CORPUS)")
+    .option("--resume <dir>", "go on from a run folder or a checkpoint")
+    .option("--json", "one JSON object per step, evaluation and checkpoint on stdout")
+    .action(train);
+}
+
+async function train(options: TrainOptions): Promise<void> {
+  const job = options.resume === undefined ? newJob(options) : await resumedJob(options, options.resume);
+  const { checkpoint, steps, interrupted } = await runTraining(job);
+  if (options.json !== true) {
+    print(interrupted ? `stopped after step ${steps}; go on with: fathom train --resume ${job.out}` : `saved ${checkpoint}`);
+    if (!interrupted) print(`next: fathom generate --model ${job.out} --prompt "…"`);
+  }
+}
+
+/** Settings of flags, to be laid over a preset or a saved run. */
+function flagSettings({ steps, scheduleSteps, seed, threads, set }: TrainOptions): Record<string, unknown> {
+  return {
+    ...assignments(set),
+    ...(steps === undefined ? {} : { steps }),
+    ...(scheduleSteps === undefined ? {} : { schedule_steps: scheduleSteps }),
+    ...(seed === undefined ? {} : { training: { seed } }),
+    ...(threads === undefined ? {} : { threads }),
+  };
+}
+
+export function newRun(
+  options: { name: string; data: DataReference; out: string; json: boolean },
+  settings: Record<string, unknown>,
+): TrainingJob {
+  const withSettings = (more: Record<string, unknown>): ResolvedConfig => resolveConfig(options.name, { ...settings, ...more });
+  return { config: withSettings({}), withSteps: (steps) => withSettings({ steps }), ...options };
+}
+
+function newJob(options: TrainOptions): TrainingJob {
+  const name = options.preset ?? "nano";
+  preset(name);
+  const data = dataOf(options);
+  const out = options.out ?? defaultOut(`${name}-${data.kind === "corpus" ? data.name : "text"}`);
+  if (existsSync(join(out, "latest"))) {
+    throw new ConfigError("--out", "must not hold a run yet", out, `resume it with --resume ${out}, or give another folder`);
+  }
+  return newRun({ name, data, out, json: options.json ?? false }, flagSettings(options));
+}
+
+function dataOf({ corpus, data }: TrainOptions): DataReference {
+  if (corpus !== undefined && data !== undefined) {
+    throw new ConfigError("--data", "must not be given together with --corpus", data, "give one of them");
+  }
+  if (data !== undefined) return { kind: "files", patterns: data, cwd: process.cwd() };
+  return { kind: "corpus", name: corpus ?? "sotu" };
+}
+
+async function resumedJob(options: TrainOptions, path: string): Promise<TrainingJob> {
+  for (const [flag, value] of [["--preset", options.preset], ["--corpus", options.corpus], ["--data", options.data], ["--out", options.out]] as const) {
+    if (value !== undefined) throw new ConfigError(flag, "must not be given with --resume", value, "the run knows it");
+  }
+  const resume = await SavedRun.open(path);
+  const saved = JSON.parse(toJson(resume.config)) as Record<string, unknown>;
+  const withSteps = (steps: number): ResolvedConfig => resolveConfig(saved, { ...flagSettings(options), steps });
+  const config = withSteps(options.steps ?? resume.config.training.steps);
+  resume.checkConfig(config);
+  return { config, withSteps, data: resume.data, out: resume.runFolder, resume, json: options.json ?? false };
+}

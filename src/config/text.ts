@@ -1,0 +1,80 @@
+/** The resolved configuration as text: printed, saved as JSON, hashed, compared. */
+
+import { FormatError } from "../core/errors.ts";
+import { listParameters, toSnakeCase, type ParameterName } from "./names.ts";
+import { resolveConfig, type ResolvedConfig } from "./resolve.ts";
+import { SECTIONS, type Value } from "./row.ts";
+import type { RunConfig } from "./rows.ts";
+
+function settingOf(config: RunConfig, { section, name }: ParameterName): Value {
+  return (config[section] as unknown as Readonly<Record<string, Value>>)[name]!;
+}
+
+/** All settings by section in snake_case, without derived numbers. */
+export function toJson(config: RunConfig): string {
+  const sections = Object.fromEntries(
+    SECTIONS.map((section) => {
+      const own = listParameters().filter((parameter) => parameter.section === section);
+      return [section, Object.fromEntries(own.map((p) => [toSnakeCase(p.name), settingOf(config, p)]))];
+    }),
+  );
+  return `${JSON.stringify(sections, null, 2)}\n`;
+}
+
+/**
+ * The configuration that `toJson` wrote; settings that it lacks get their defaults.
+ * @throws FormatError when `text` is not a JSON object. @throws ConfigError when a setting is wrong.
+ */
+export function fromJson(text: string, file = "fathom.json"): ResolvedConfig {
+  return resolveConfig(parseObject(text, file));
+}
+
+export function parseObject(text: string, file: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new FormatError(file, `must be JSON (${(cause as Error).message})`);
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new FormatError(file, "must be a JSON object");
+}
+
+/** One line per value with its reason, in the order of the rows, derived numbers at the end of their section. */
+export function printConfig(config: ResolvedConfig): string {
+  const width = Math.max(...Object.keys(config.why).map((path) => path.length));
+  const lines = SECTIONS.flatMap((section) =>
+    Object.entries(config[section]).map(([name, value]) => {
+      const path = `${section}.${toSnakeCase(name)}`;
+      return `${path.padEnd(width)}  ${JSON.stringify(value).padEnd(12)}  ${config.why[path]}`;
+    }),
+  );
+  return `${lines.join("\n")}\n`;
+}
+
+/** 16 hexadecimal digits that change with any setting: 64-bit FNV-1a of the settings. */
+export function configHash(config: RunConfig): string {
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of new TextEncoder().encode(toJson(config))) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+  }
+  return hash.toString(16).padStart(16, "0");
+}
+
+export interface SettingChange {
+  /** `section.name` in snake_case. */
+  readonly path: string;
+  readonly before: Value;
+  readonly after: Value;
+}
+
+/** The settings in which two configurations differ, in the order of the rows. */
+export function diffConfigs(before: RunConfig, after: RunConfig): SettingChange[] {
+  return listParameters()
+    .map((parameter) => ({
+      path: `${parameter.section}.${toSnakeCase(parameter.name)}`,
+      before: settingOf(before, parameter),
+      after: settingOf(after, parameter),
+    }))
+    .filter((change) => JSON.stringify(change.before) !== JSON.stringify(change.after));
+}

@@ -1,0 +1,6 @@
+/** Data on the disk: fetching, the user's files, token files. */
+
+export { type DatasetOptions, type DocumentEncoder, openDataset, type TokenDataset } from "./dataset.ts";
+export { fetchCorpus, type FetchOptions, isFetched } from "./fetch.ts";
+export { TokenShard } from "./shards.ts";
+export { openCorpus, openFiles, type Source } from "./source.ts";

@@ -1,0 +1,185 @@
+/** Prompt in, text out: prefill (naive), then one absorbed decode step per token against the latent cache. */
+
+import type { GenerationConfig, ModelConfig, ResolvedConfig } from "../config/index.ts";
+import { ConfigError } from "../core/errors.ts";
+import { Rng } from "../core/rng.ts";
+import type { Backend } from "../kernels/index.ts";
+import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
+import { Scope, type Compute, type Tensor } from "../tensor/index.ts";
+import { KvCache, type CachedSequence } from "./kv-cache.ts";
+import { sample } from "./sampler.ts";
+import { StopWatch } from "./stop.ts";
+
+/** What the engine needs of a tokenizer. */
+export interface TextCodec {
+  readonly bosId: number;
+  readonly eosId: number;
+  encode(text: string): ArrayLike<number>;
+  /** A decoder that never shows half a character. */
+  createDecoder(): { push(id: number): string; flush(): string };
+}
+
+export interface EngineOptions {
+  readonly backend: Backend;
+  readonly settings: ResolvedConfig;
+  readonly codec: TextCodec;
+  /** Allocates and fills the parameters in the scope that it is given. */
+  readonly loadParameters: (scope: Scope) => ParameterSet | Promise<ParameterSet>;
+  readonly compute?: Compute;
+  /** Clock in milliseconds. */
+  readonly now: () => number;
+}
+
+export type FinishReason = "eos" | "stop" | "length" | "aborted";
+
+/** A piece of the answer; the last one carries the reason for the end and the speed. */
+export interface Piece {
+  readonly text: string;
+  readonly end?: GenerationEnd;
+}
+
+export interface GenerationEnd {
+  readonly reason: FinishReason;
+  readonly promptTokens: number;
+  /** Generated tokens, an end-of-sequence token not counted. */
+  readonly tokens: number;
+  /** Tokens per second of decoding, the prompt not counted. */
+  readonly tokensPerSec: number;
+}
+
+export class Engine implements Disposable {
+  readonly config: ModelConfig;
+  /** All that the model folder says, its generation settings among it. */
+  readonly settings: ResolvedConfig;
+  readonly #scope: Scope;
+  readonly #model: DeepSeekModel;
+  readonly #codec: TextCodec;
+  readonly #cache: KvCache;
+  readonly #ropeTable: Tensor;
+  readonly #now: () => number;
+
+  private constructor(scope: Scope, parameters: ParameterSet, options: EngineOptions) {
+    const { settings, codec, now } = options;
+    const config = settings.model;
+    this.settings = settings;
+    this.config = config;
+    this.#scope = scope;
+    this.#codec = codec;
+    this.#now = now;
+    this.#model = new DeepSeekModel(config, parameters);
+    this.#cache = new KvCache(scope, config, config.maxSeqLen);
+    const shape = [config.maxSeqLen, config.qkRopeHeadDim];
+    this.#ropeTable = scope.from(ropeTable(config, config.maxSeqLen), shape);
+  }
+
+  static async open(options: EngineOptions): Promise<Engine> {
+    const scope = Scope.root(options.backend, { compute: options.compute ?? "f32" });
+    try {
+      return new Engine(scope, await options.loadParameters(scope), options);
+    } catch (error) {
+      scope[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * Streams the continuation of a prompt. BOS stands before it exactly once; an empty prompt is BOS alone.
+   *
+   * @throws ConfigError when the prompt fills the context.
+   */
+  async *generate(prompt: string, options: GenerationConfig, signal?: AbortSignal): AsyncGenerator<Piece> {
+    const ids = [this.#codec.bosId, ...Array.from(this.#codec.encode(prompt))];
+    const { maxSeqLen } = this.config;
+    if (ids.length >= maxSeqLen) {
+      const rule = `must have at most ${maxSeqLen - 2} tokens, since the context holds ${maxSeqLen} with BOS and an answer`;
+      throw new ConfigError("prompt", rule, ids.length - 1, "shorten the prompt");
+    }
+    const sequence = this.#cache.open();
+    try {
+      yield* this.#stream(ids, sequence, options, signal);
+    } finally {
+      this.#cache.close(sequence);
+    }
+  }
+
+  async *#stream(
+    ids: number[],
+    sequence: CachedSequence,
+    options: GenerationConfig,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Piece> {
+    const rng = new Rng(options.seed, "sample");
+    const decoder = this.#codec.createDecoder();
+    const stop = new StopWatch(options.stop);
+    const seen = new Set(ids);
+    const promptTokens = ids.length;
+    const limit = Math.min(options.maxTokens, this.config.maxSeqLen - promptTokens);
+    let reason: FinishReason = "length";
+    let tokens = 0;
+    let logits = await this.#prefill(ids, sequence);
+    const start = this.#now();
+    while (tokens < limit) {
+      if (signal?.aborted === true) {
+        reason = "aborted";
+        break;
+      }
+      const id = sample(logits, seen, options, rng);
+      if (id === this.#codec.eosId) {
+        reason = "eos";
+        break;
+      }
+      tokens++;
+      seen.add(id);
+      const { shown, stopped } = stop.push(decoder.push(id));
+      if (shown !== "") yield { text: shown };
+      if (stopped) {
+        reason = "stop";
+        break;
+      }
+      if (tokens < limit) logits = await this.#decode(id, sequence);
+    }
+    const rest = reason === "stop" ? "" : restOf(stop, decoder.flush());
+    const seconds = (this.#now() - start) / 1000;
+    const tokensPerSec = tokens > 1 && seconds > 0 ? (tokens - 1) / seconds : 0;
+    yield { text: rest, end: { reason, promptTokens, tokens, tokensPerSec } };
+  }
+
+  async #prefill(ids: readonly number[], sequence: CachedSequence): Promise<Float32Array> {
+    using scope = this.#scope.child();
+    const ints = (values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values), [values.length], "i32");
+    const slots = ints(this.#cache.extend(sequence, ids.length));
+    const at = { positions: ints(ids.map((_, i) => i)), seqStarts: ints([0, ids.length]), ropeTable: this.#ropeTable };
+    return logitsOf(this.#model.prefill(scope, ints(ids), at, { ...this.#cache.paged, slots }));
+  }
+
+  async #decode(id: number, sequence: CachedSequence): Promise<Float32Array> {
+    using scope = this.#scope.child();
+    const ints = (values: readonly number[]): Tensor => scope.from(values, [values.length], "i32");
+    const position = sequence.length;
+    const slots = scope.from(this.#cache.extend(sequence, 1), [1], "i32");
+    const at = { positions: ints([position]), seqStarts: ints([0, 1]), ropeTable: this.#ropeTable };
+    const blockTable = scope.from(sequence.blocks, [1, sequence.blocks.length], "i32");
+    const cache = { ...this.#cache.paged, slots, blockTable, seqLens: ints([sequence.length]) };
+    const logits = await logitsOf(this.#model.decode(scope, ints([id]), at, cache));
+    await macrotask();
+    return logits;
+  }
+
+  [Symbol.dispose](): void {
+    this.#scope[Symbol.dispose]();
+  }
+}
+
+function restOf(stop: StopWatch, text: string): string {
+  const { shown, stopped } = stop.push(text);
+  return stopped ? shown : shown + stop.flush();
+}
+
+async function logitsOf(logits: Tensor): Promise<Float32Array> {
+  return (await logits.read()) as Float32Array;
+}
+
+/** Lets timers, signals and sockets have their turn. */
+function macrotask(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,28 @@
+/** The engine over a model folder on the local disk. */
+
+import type { Backend } from "../kernels/index.ts";
+import { loadParameters, readModelConfig, resolveModelFolder } from "../model/node.ts";
+import { loadTokenizer } from "../tokenizer/node.ts";
+import { Engine } from "./engine.ts";
+
+export interface OpenEngineOptions {
+  /** A run folder, a checkpoint, or a Hugging Face model folder. */
+  readonly folder: string;
+  readonly backend: Backend;
+  /** Clock in milliseconds. */
+  readonly now: () => number;
+}
+
+/**
+ * Loads a model for generation.
+ *
+ * @throws IoError when a file is missing, FormatError when one is malformed or the weights are not the model's.
+ */
+export async function openEngine({ folder, backend, now }: OpenEngineOptions): Promise<Engine> {
+  const path = await resolveModelFolder(folder);
+  const settings = await readModelConfig(path);
+  const codec = await loadTokenizer(path);
+  return Engine.open({
+    backend, settings, codec, now, loadParameters: (scope) => loadParameters(scope, path, settings.model),
+  });
+}

@@ -1,0 +1,151 @@
+/** A kernel call as the reference sees it: operands as typed arrays, numbers checked. */
+
+import { bytesOf, fromBf16Bits, toBf16Bits } from "../../core/dtype.ts";
+import { InternalError, invariant } from "../../core/errors.ts";
+import { KERNELS, type Handle, type KernelName, type KernelNumbers, type KernelOperands } from "../contract.ts";
+import type { DecodedCall } from "../encode.ts";
+
+/** Stored numbers. Arithmetic on them is float64; a store rounds once. */
+export type Floats = Float32Array | Float64Array;
+
+type OperandName<K extends KernelName> = keyof KernelOperands<K> & string;
+type NumberName<K extends KernelName> = keyof KernelNumbers<K> & string;
+
+/** The written operands that may be bf16; every read one may. */
+const BF16_OUTPUTS: ReadonlySet<string> = new Set(["copy2d.y", "adamwInto.copy"]);
+
+export class Call<K extends KernelName> {
+  readonly #call: DecodedCall;
+  readonly #bufferOf: (handle: Handle) => ArrayBuffer;
+  readonly #toEncode: { floats: Floats; bits: Uint16Array }[] = [];
+
+  constructor(call: DecodedCall, bufferOf: (handle: Handle) => ArrayBuffer) {
+    this.#call = call;
+    this.#bufferOf = bufferOf;
+  }
+
+  number(name: NumberName<K>): number {
+    return this.#call.numbers[name]!;
+  }
+
+  /** A number that counts something: an integer ≥ 0. */
+  count(name: NumberName<K>): number {
+    const value = this.number(name);
+    invariant(Number.isSafeInteger(value) && value >= 0, `${this.#place(name)} is an integer ≥ 0, got ${value}`);
+    return value;
+  }
+
+  flag(name: NumberName<K>): boolean {
+    return this.number(name) !== 0;
+  }
+
+  /**
+   * The `length` elements of a floating-point operand. A bf16 operand comes as a float32 copy, which `finish` rounds
+   * back when the kernel writes it.
+   */
+  floats(name: OperandName<K>, length: number): Floats {
+    const floats = this.optionalFloats(name, length);
+    invariant(floats !== undefined, `${this.#place(name)} is given`);
+    return floats;
+  }
+
+  optionalFloats(name: OperandName<K>, length: number): Floats | undefined {
+    const operand = this.#call.operands[name];
+    if (operand === undefined) return undefined;
+    const [buffer, start] = this.#range(name, length);
+    switch (operand.dtype) {
+      case "f32":
+        return new Float32Array(buffer, start, length);
+      case "f64":
+        return new Float64Array(buffer, start, length);
+      case "bf16":
+        return this.#decodeBf16(name, new Uint16Array(buffer, start, length));
+      case "i32":
+        throw new InternalError(`${this.#place(name)} holds floating-point numbers, got i32`);
+    }
+  }
+
+  ints(name: OperandName<K>, length: number): Int32Array {
+    const ints = this.optionalInts(name, length);
+    invariant(ints !== undefined, `${this.#place(name)} is given`);
+    return ints;
+  }
+
+  optionalInts(name: OperandName<K>, length: number): Int32Array | undefined {
+    const operand = this.#call.operands[name];
+    if (operand === undefined) return undefined;
+    invariant(operand.dtype === "i32", `${this.#place(name)} holds indices (i32), got ${operand.dtype}`);
+    return new Int32Array(...this.#range(name, length), length);
+  }
+
+  /** An operand of row numbers, each in [0, limit). */
+  indices(name: OperandName<K>, length: number, limit: number): Int32Array {
+    const indices = this.optionalIndices(name, length, limit);
+    invariant(indices !== undefined, `${this.#place(name)} is given`);
+    return indices;
+  }
+
+  optionalIndices(name: OperandName<K>, length: number, limit: number): Int32Array | undefined {
+    const indices = this.optionalInts(name, length);
+    for (const index of indices ?? []) {
+      invariant(index >= 0 && index < limit, `${this.#place(name)} lies in [0, ${limit}), got ${index}`);
+    }
+    return indices;
+  }
+
+  /** An operand of `count` + 1 row starts that never fall and end at most at `rows`. */
+  starts(name: OperandName<K>, count: number, rows: number): Int32Array {
+    const starts = this.ints(name, count + 1);
+    for (let i = 0; i <= count; i++) {
+      const inOrder = starts[i]! >= (i === 0 ? 0 : starts[i - 1]!) && starts[i]! <= rows;
+      invariant(inOrder, `${this.#place(name)} rises from 0 to at most ${rows}, got ${starts[i]}`);
+    }
+    return starts;
+  }
+
+  /** Rounds what was written to bf16 operands. */
+  finish(): void {
+    for (const { floats, bits } of this.#toEncode) {
+      for (let i = 0; i < bits.length; i++) bits[i] = toBf16Bits(floats[i]!);
+    }
+  }
+
+  #decodeBf16(name: string, bits: Uint16Array): Float32Array {
+    const floats = new Float32Array(bits.length);
+    for (let i = 0; i < bits.length; i++) floats[i] = fromBf16Bits(bits[i]!);
+    const role = (KERNELS[this.#call.name].operands as Record<string, string>)[name]!;
+    if (!role.startsWith("in")) {
+      invariant(
+        BF16_OUTPUTS.has(`${this.#call.name}.${name}`),
+        `${this.#place(name)} is written in f32 or f64, got bf16`,
+      );
+      this.#toEncode.push({ floats, bits });
+    }
+    return floats;
+  }
+
+  #range(name: string, length: number): [buffer: ArrayBuffer, start: number] {
+    const { handle, offset, dtype } = this.#call.operands[name]!;
+    invariant(dtype !== undefined, `${this.#place(name)} has a known dtype`);
+    const buffer = this.#bufferOf(handle);
+    const end = bytesOf(dtype, offset + length);
+    invariant(
+      Number.isSafeInteger(offset) && offset >= 0 && end <= buffer.byteLength,
+      `${this.#place(name)} lies in its buffer of ${buffer.byteLength} bytes, got elements ${offset} to ${offset + length}`,
+    );
+    return [buffer, bytesOf(dtype, offset)];
+  }
+
+  #place(name: string): string {
+    return `${this.#call.name}.${name}`;
+  }
+}
+
+/** Elements from the first to the last value of `rows` rows of `cols`, `stride` apart. */
+export function spanOf(rows: number, cols: number, stride: number): number {
+  return rows === 0 ? 0 : (rows - 1) * stride + cols;
+}
+
+export function roundToBf16(value: number): number {
+  return fromBf16Bits(toBf16Bits(value));
+}

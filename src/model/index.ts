@@ -1,0 +1,8 @@
+/** The DeepSeek model: forward passes over the parameters of a blueprint. */
+
+export { DeepSeekModel, type Losses, type LossScales, type PagedCache, type TrainingBatch } from "./model.ts";
+export { ParameterSet, allocateParameters, initialiseParameters } from "./parameters.ts";
+export { ropeTable } from "./rope-table.ts";
+export { loadWeights, readTensor, tensorSource, weightSources } from "./weights.ts";
+export type { RoutingSink } from "./ffn.ts";
+export type { CacheSlots, Sequences } from "./mla.ts";

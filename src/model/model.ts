@@ -1,0 +1,213 @@
+/**
+ * The DeepSeek decoder: embedding, layers, final norm, head, and the multi-token prediction modules behind them.
+ * It runs exactly the parameters of the blueprint.
+ *
+ * **Source:** DeepSeek-V3 report 2.1–2.2; deepseek-ai/DeepSeek-V3 inference/model.py, Transformer.
+ */
+
+import type { ModelConfig } from "../config/index.ts";
+import { concat, embedding, headLoss, linear, rmsNorm, type Parameter, type Scope, type Tensor } from "../tensor/index.ts";
+import { moe, swiglu, type FeedForward, type RoutingSink } from "./ffn.ts";
+import { decoderLayer, type CacheUse, type LayerWeights } from "./layer.ts";
+import { denseExperts, denseLinear, densePerHead } from "./linear.ts";
+import { Mla, type CacheSlots, type LayerCache, type Sequences } from "./mla.ts";
+import type { ParameterSet } from "./parameters.ts";
+
+/** Tokens to learn from. All i32; a negative target is not counted. */
+export interface TrainingBatch extends Sequences {
+  /** [N] */
+  readonly tokens: Tensor;
+  /** [N] the next token. */
+  readonly targets: Tensor;
+  /** For each prediction depth k = 1…: [N] the token k further on, and its own next token. */
+  readonly mtp: readonly { readonly tokens: Tensor; readonly targets: Tensor }[];
+}
+
+/** Factors on the summed losses: usually one over the number of targets. */
+export interface LossScales {
+  readonly main: number;
+  readonly mtp: readonly number[];
+}
+
+/** Losses in nats by token [N]. */
+export interface Losses {
+  readonly main: Tensor;
+  readonly mtp: readonly Tensor[];
+}
+
+interface MtpModule {
+  readonly embeddingNorm: Parameter;
+  readonly hiddenNorm: Parameter;
+  readonly projection: Parameter;
+  readonly layer: LayerWeights;
+  readonly headNorm: Parameter;
+}
+
+const NO_ROUTING: RoutingSink = { balance: null };
+
+export class DeepSeekModel {
+  readonly config: ModelConfig;
+  readonly parameters: ParameterSet;
+  readonly #layers: readonly LayerWeights[];
+  readonly #mtp: readonly MtpModule[];
+  readonly #embed: Parameter;
+  readonly #norm: Parameter;
+  readonly #head: Parameter;
+
+  constructor(config: ModelConfig, parameters: ParameterSet) {
+    this.config = config;
+    this.parameters = parameters;
+    this.#embed = parameters.get("embed");
+    this.#norm = parameters.get("norm");
+    this.#head = config.tieEmbeddings ? this.#embed : parameters.get("head");
+    const { nLayers, nMtpLayers } = config;
+    this.#layers = range(nLayers).map((i) => layerWeights(config, parameters, i));
+    this.#mtp = range(nMtpLayers).map((k) => mtpModule(config, parameters, nLayers + k));
+  }
+
+  /** Number of mixtures, those of the prediction modules included. */
+  get mixtures(): number {
+    const { nLayers, nDenseLayers, nMtpLayers } = this.config;
+    return nLayers - nDenseLayers + nMtpLayers;
+  }
+
+  /** Losses of the main head and of every prediction depth; each is a root of backward. */
+  losses(scope: Scope, batch: TrainingBatch, scales: LossScales, routing: RoutingSink = NO_ROUTING): Losses {
+    const { rmsNormEps, mtpHidden } = this.config;
+    const hidden = this.#hidden(scope, batch.tokens, { at: batch, routing, use: () => ({ kind: "none" }) });
+    const normed = rmsNorm(scope, hidden, this.#norm, rmsNormEps);
+    const main = headLoss(scope, normed, this.#head, batch.targets, scales.main);
+    let previous = mtpHidden === "post_norm" ? normed : hidden;
+    const mtp = batch.mtp.map(({ tokens, targets }, k) => {
+      const module = this.#mtp[k]!;
+      const h = this.#predictAhead(scope, module, { previous, tokens, at: batch, routing });
+      const ahead = rmsNorm(scope, h, module.headNorm, rmsNormEps);
+      previous = mtpHidden === "post_norm" ? ahead : h;
+      return headLoss(scope, ahead, this.#head, targets, scales.mtp[k]!);
+    });
+    return { main, mtp };
+  }
+
+  /** Logits [N, V] of every token of the call, without a cache. For tests and scoring of short texts. */
+  logits(scope: Scope, tokens: Tensor, at: Sequences, routing: RoutingSink = NO_ROUTING): Tensor {
+    using inner = scope.child();
+    const hidden = this.#hidden(inner, tokens, { at, routing, use: () => ({ kind: "none" }) });
+    return inner.keep(this.#project(inner, hidden));
+  }
+
+  /** Reads a prompt into the cache (naive form) and returns the logits [1, V] of its last token. */
+  prefill(scope: Scope, tokens: Tensor, at: Sequences, cache: PagedCache & Pick<CacheSlots, "slots">): Tensor {
+    using inner = scope.child();
+    const use = (layer: number): CacheUse => ({ kind: "prefill", cache: { ...cache, pool: cache.pools[layer]! } });
+    const hidden = this.#hidden(inner, tokens, { at, routing: NO_ROUTING, use });
+    const { dim } = this.config;
+    return inner.keep(this.#project(inner, hidden.view((hidden.rows - 1) * dim, [1, dim])));
+  }
+
+  /** One token for each of B sequences against the cache (absorbed form); logits [B, V]. */
+  decode(scope: Scope, tokens: Tensor, at: Sequences, cache: PagedCache & CacheSlots): Tensor {
+    using inner = scope.child();
+    const use = (layer: number): CacheUse => ({ kind: "decode", cache: { ...cache, pool: cache.pools[layer]! } });
+    return inner.keep(this.#project(inner, this.#hidden(inner, tokens, { at, routing: NO_ROUTING, use })));
+  }
+
+  #project(scope: Scope, hidden: Tensor): Tensor {
+    return linear(scope, rmsNorm(scope, hidden, this.#norm, this.config.rmsNormEps), this.#head);
+  }
+
+  /** The residual stream after the last layer, before the final norm. */
+  #hidden(
+    scope: Scope,
+    tokens: Tensor,
+    call: { at: Sequences; routing: RoutingSink; use: (layer: number) => CacheUse },
+  ): Tensor {
+    const { at, routing, use } = call;
+    let x = embedding(scope, tokens, this.#embed);
+    for (const [i, layer] of this.#layers.entries()) {
+      const y = decoderLayer(scope, layer, x, { at, routing, use: use(i) });
+      scope.drop(x);
+      x = y;
+    }
+    return x;
+  }
+
+  /** The stream [N, D] of one prediction module: its layer over [norm(embedding) ; norm(previous hidden)]. */
+  #predictAhead(
+    scope: Scope,
+    module: MtpModule,
+    call: { previous: Tensor; tokens: Tensor; at: Sequences; routing: RoutingSink },
+  ): Tensor {
+    using inner = scope.child();
+    const { rmsNormEps } = this.config;
+    const e = rmsNorm(inner, embedding(inner, call.tokens, this.#embed), module.embeddingNorm, rmsNormEps);
+    const h = rmsNorm(inner, call.previous, module.hiddenNorm, rmsNormEps);
+    const x = linear(inner, concat(inner, e, h), module.projection);
+    return inner.keep(decoderLayer(inner, module.layer, x, { at: call.at, routing: call.routing, use: { kind: "none" } }));
+  }
+}
+
+/** The latent cache of all layers: pools of fixed blocks with one block table. */
+export interface PagedCache extends Omit<LayerCache, "pool"> {
+  readonly pools: readonly Tensor[];
+}
+
+function range(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+function layerWeights(config: ModelConfig, parameters: ParameterSet, layer: number): LayerWeights {
+  const at = (name: string): Parameter => parameters.get(`layers.${layer}.${name}`);
+  return {
+    attnNorm: at("attn_norm"),
+    attn: new Mla(config, mlaWeights(config, at)),
+    ffnNorm: at("ffn_norm"),
+    ffn: layer < config.nDenseLayers ? dense(at, "ffn") : mixture(config, at, layer - config.nDenseLayers),
+    normEps: config.rmsNormEps,
+  };
+}
+
+type Lookup = (name: string) => Parameter;
+
+function mlaWeights(config: ModelConfig, at: Lookup): ConstructorParameters<typeof Mla>[1] {
+  const compressed = config.qLoraRank > 0;
+  const { nHeads: heads, qkNopeHeadDim: nopeDim, qkRopeHeadDim: ropeDim, vHeadDim: valueDim, kvLoraRank: latentDim } = config;
+  return {
+    wq: compressed ? null : denseLinear(at("attn.wq")),
+    wqA: compressed ? denseLinear(at("attn.wq_a")) : null,
+    qNorm: compressed ? at("attn.q_norm") : null,
+    wqB: compressed ? denseLinear(at("attn.wq_b")) : null,
+    wkvA: denseLinear(at("attn.wkv_a")),
+    kvNorm: at("attn.kv_norm"),
+    wkvB: densePerHead(at("attn.wkv_b"), { heads, nopeDim, ropeDim, valueDim, latentDim }),
+    wo: denseLinear(at("attn.wo")),
+  };
+}
+
+function dense(at: Lookup, prefix: string): FeedForward {
+  const matrix = (name: string) => denseLinear(at(`${prefix}.${name}`));
+  return swiglu({ w1: matrix("w1"), w2: matrix("w2"), w3: matrix("w3") });
+}
+
+function mixture(config: ModelConfig, at: Lookup, number: number): FeedForward {
+  return moe(
+    config,
+    {
+      gate: denseLinear(at("ffn.gate"), "f32"),
+      bias: config.topkMethod === "noaux_tc" ? at("ffn.gate.bias") : null,
+      experts: denseExperts(at("ffn.experts.w1"), at("ffn.experts.w3"), at("ffn.experts.w2")),
+      shared: config.nSharedExperts > 0 ? dense(at, "ffn.shared_experts") : null,
+    },
+    number,
+  );
+}
+
+function mtpModule(config: ModelConfig, parameters: ParameterSet, layer: number): MtpModule {
+  const at = (name: string): Parameter => parameters.get(`layers.${layer}.${name}`);
+  return {
+    embeddingNorm: at("enorm"),
+    hiddenNorm: at("hnorm"),
+    projection: at("eh_proj"),
+    layer: layerWeights(config, parameters, layer),
+    headNorm: at("shared_head.norm"),
+  };
+}

@@ -1,0 +1,55 @@
+/** The parameters of a model in memory: what the blueprint lists, allocated and initialised. */
+
+import { blueprint, type ParameterSpec } from "../blueprint/index.ts";
+import type { ModelConfig } from "../config/index.ts";
+import { InternalError } from "../core/errors.ts";
+import { streamKey } from "../core/rng.ts";
+import { Parameter, type Scope } from "../tensor/index.ts";
+
+export class ParameterSet implements Iterable<Parameter> {
+  readonly #byName: ReadonlyMap<string, Parameter>;
+  readonly specs: ReadonlyMap<string, ParameterSpec>;
+
+  constructor(parameters: readonly Parameter[], specs: readonly ParameterSpec[]) {
+    this.#byName = new Map(parameters.map((parameter) => [parameter.name, parameter]));
+    this.specs = new Map(specs.map((spec) => [spec.name, spec]));
+  }
+
+  get(name: string): Parameter {
+    const parameter = this.#byName.get(name);
+    if (parameter === undefined) throw new InternalError(`model: parameter ${name} stands in the blueprint`);
+    return parameter;
+  }
+
+  [Symbol.iterator](): Iterator<Parameter> {
+    return this.#byName.values();
+  }
+
+  /** Those that the optimizer changes. */
+  get trainable(): Parameter[] {
+    return [...this].filter((parameter) => parameter.trainable);
+  }
+}
+
+/** Allocates every parameter of the blueprint in `scope`, with undefined content. */
+export function allocateParameters(scope: Scope, config: ModelConfig): ParameterSet {
+  const specs = blueprint(config).parameters;
+  const parameters = specs.map(
+    (spec) => new Parameter(spec.name, scope.empty(spec.shape, scope.dtype, spec.name), spec.kind === "trainable"),
+  );
+  return new ParameterSet(parameters, specs);
+}
+
+/** Fills every parameter as the blueprint says; each has its own random stream, so that order does not matter. */
+export function initialiseParameters(scope: Scope, parameters: ParameterSet, seed: number): void {
+  for (const parameter of parameters) {
+    const { init } = parameters.specs.get(parameter.name)!;
+    const y = parameter.value;
+    if (init.kind === "normal") {
+      const [keyLo, keyHi] = streamKey(seed, parameter.name);
+      scope.run("randomNormal", { y }, { n: y.size, std: init.std, keyLo, keyHi });
+    } else {
+      scope.run("fill", { y }, { n: y.size, value: init.kind === "ones" ? 1 : 0 });
+    }
+  }
+}

@@ -1,0 +1,4 @@
+/** Training from and to the local disk. */
+
+export { CheckpointFolder, SavedRun, type DataReference, type RunDescription } from "./checkpoint.ts";
+export { prepareText, type PreparedText } from "./text.ts";

@@ -1,0 +1,272 @@
+/** Cases of attention, its gradients, and the cache of latents. */
+
+import type { Rng } from "../../src/core/index.ts";
+import type { KernelName, KernelNumbers } from "../../src/kernels/index.ts";
+import { blank, f32, i32, runKernel, uniform, type Alias, type Fields } from "../helpers/kernel-calls.ts";
+import { LENGTHS, maxAbs, reference, type Case, type Cases } from "./case.ts";
+import { BF16_ROUNDOFF, bound, relative, type Bound } from "./tolerances.ts";
+
+interface Shape {
+  readonly heads: number;
+  readonly nopeDim: number;
+  readonly ropeDim: number;
+  readonly valueDim: number;
+  /** Documents that share a flat batch. */
+  readonly lengths: readonly number[];
+  /** One k2 for all heads, as MLA has it. */
+  readonly shared: boolean;
+}
+
+const HEADS = [
+  { heads: 1, nopeDim: 1, ropeDim: 0, valueDim: 1, shared: true },
+  { heads: 2, nopeDim: 7, ropeDim: 2, valueDim: 5, shared: true },
+  { heads: 3, nopeDim: 16, ropeDim: 8, valueDim: 16, shared: true },
+  { heads: 2, nopeDim: 16, ropeDim: 6, valueDim: 33, shared: false },
+  { heads: 2, nopeDim: 128, ropeDim: 64, valueDim: 128, shared: true },
+];
+const BATCHES = [...LENGTHS.map((length) => [length]), [1, 1, 1], [1, 17, 1, 65, 3], [64, 128], [290]];
+const SHAPES: readonly Shape[] = HEADS.flatMap((head) => BATCHES.map((lengths) => ({ ...head, lengths })));
+
+type Numbers = KernelNumbers<"attention">;
+
+/** k1 and v stand side by side in one matrix, `[k1 ‖ v]` per head, with one odd column after each row. */
+function numbersOf({ heads, nopeDim, ropeDim, valueDim, lengths, shared }: Shape, compute: number): Numbers {
+  const row = heads * (nopeDim + valueDim) + 1;
+  const head = nopeDim + valueDim;
+  return {
+    ...{ n: lengths.reduce((a, b) => a + b), heads, nopeDim, ropeDim, valueDim, seqs: lengths.length, compute },
+    ...{ qStride: heads * (nopeDim + ropeDim) + 2, k1Row: row, k1Head: head, vRow: row, vHead: head },
+    ...{ k2Row: shared ? ropeDim + 3 : heads * ropeDim, k2Head: shared ? 0 : ropeDim },
+    scale: 1 / Math.sqrt(nopeDim + ropeDim),
+  };
+}
+
+const starts = (lengths: readonly number[]): number[] =>
+  lengths.reduce((ends, rows) => [...ends, ends.at(-1)! + rows], [0]);
+
+/** The operands of the forward pass; v lies in the memory of k1. */
+function inputs(rng: Rng, { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim }: Numbers, lengths: readonly number[]) {
+  return {
+    q: f32(uniform(rng, n * qStride, 2)),
+    k1: f32(uniform(rng, n * k1Row, 2)),
+    k2: ropeDim === 0 ? undefined : f32(uniform(rng, n * k2Row, 2)),
+    v: f32([]),
+    seqStarts: i32(starts(lengths)),
+    out: blank("f32", n * heads * valueDim),
+    lse: blank("f32", n * heads),
+  } satisfies Fields<"attention">;
+}
+
+const valuesIn = (numbers: Numbers): Record<"v", Alias> => ({ v: { of: "k1", at: numbers.nopeDim } });
+
+/** Queries, keys and values are below 2 in magnitude. */
+const LARGEST = 2;
+
+/** The largest Euclidean norm among vectors of `width` that stand at every row and head. */
+function largestNorm(
+  values: ArrayLike<number>,
+  n: number,
+  heads: number,
+  at: { row: number; head: number; width: number },
+): number {
+  let largest = 0;
+  for (let i = 0; i < n * heads; i++) {
+    const start = Math.floor(i / heads) * at.row + (i % heads) * at.head;
+    let squares = 0;
+    for (let c = 0; c < at.width; c++) squares += values[start + c]! ** 2;
+    largest = Math.max(largest, squares);
+  }
+  return Math.sqrt(largest);
+}
+
+/** No score is larger, nor the sum of the absolute values of its terms (Cauchy–Schwarz). */
+function largestScore(fields: Pick<Fields<"attention">, "q" | "k1" | "k2">, numbers: Numbers): number {
+  const { n, heads, nopeDim, ropeDim, qStride, k1Row, k1Head, k2Row, k2Head, scale } = numbers;
+  const width = nopeDim + ropeDim;
+  const q = largestNorm(fields.q.values, n, heads, { row: qStride, head: width, width });
+  const k1 = largestNorm(fields.k1.values, n, heads, { row: k1Row, head: k1Head, width: nopeDim });
+  const k2 = largestNorm(fields.k2?.values ?? [], n, heads, { row: k2Row, head: k2Head, width: ropeDim });
+  return scale * q * Math.hypot(k1, k2);
+}
+
+/** The relative error of exp(score − max): of the exponential itself, of the score's own sum, and of the difference. */
+const powerError = (score: number, terms: number): number =>
+  relative("exponential", { exponent: 2 * score }) + 2 * score * relative("matmulF32", { terms });
+
+/** The reference rounds its weights to bf16 too, but relative to another maximum. */
+const weightRounding = ({ compute }: Numbers): number => (compute === 1 ? 2 * BF16_ROUNDOFF : 0);
+
+const flat =
+  (error: number): Bound =>
+  () =>
+    error;
+
+function* attention(rng: Rng): Iterable<Case<"attention">> {
+  for (const shape of SHAPES) {
+    for (const compute of [0, 1]) {
+      const numbers = numbersOf(shape, compute);
+      const fields = inputs(rng, numbers, shape.lengths);
+      const score = largestScore(fields, numbers);
+      const power = powerError(score, numbers.nopeDim + numbers.ropeDim);
+      const sum = relative("exponential", { terms: numbers.n });
+      const test = {
+        title: `documents of ${shape.lengths.join(", ")}, ${JSON.stringify(numbers)}`,
+        fields,
+        numbers,
+        alias: valuesIn(numbers),
+        bounds: () => ({
+          out: flat((2 * power + weightRounding(numbers) + sum) * LARGEST),
+          lse: flat(power + sum * (1 + score)),
+        }),
+      };
+      yield test;
+      if (numbers.n === 33)
+        yield { ...test, title: `special values, ${test.title}`, fields: withSpecials(test.fields, numbers) };
+    }
+  }
+}
+
+/** NaN in a query spoils its own row; NaN in a key and infinity in a value spoil no earlier row. */
+function withSpecials(fields: Fields<"attention">, { qStride, k1Row, nopeDim }: Numbers): Fields<"attention"> {
+  const [q, k1] = [Float64Array.from(fields.q.values), Float64Array.from(fields.k1.values)];
+  q[3 * qStride] = NaN;
+  k1[20 * k1Row] = NaN;
+  k1[17 * k1Row + nopeDim] = Infinity;
+  return { ...fields, q: f32(q), k1: f32(k1) };
+}
+
+function* attentionBackward(rng: Rng): Iterable<Case<"attentionBackward">> {
+  for (const shape of SHAPES) {
+    for (const compute of [0, 1]) {
+      const numbers = numbersOf(shape, compute);
+      const { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim, nopeDim, k2Head } = numbers;
+      const saved = inputs(rng, numbers, shape.lengths);
+      const { out, lse } = runKernel(reference, "attention", saved, { ...numbers, compute: 0 }, valuesIn(numbers));
+      const dOut = uniform(rng, n * heads * valueDim);
+      const k2Length = ropeDim === 0 ? 0 : n * k2Row;
+      const fields = {
+        ...saved,
+        ...{ out: f32(out), lse: f32(lse), dOut: f32(dOut), delta: blank("f32", n * heads) },
+        ...{ dq: f32(uniform(rng, n * qStride)), dk1: f32(uniform(rng, n * k1Row)), dv: f32([]) },
+        dk2: ropeDim === 0 ? undefined : f32(uniform(rng, k2Length)),
+      };
+      const alias = { ...valuesIn(numbers), dv: { of: "dk1", at: nopeDim } };
+      yield {
+        title: `documents of ${shape.lengths.join(", ")}, ${JSON.stringify(numbers)}`,
+        fields,
+        numbers,
+        alias,
+        bounds: () => gradientBounds(fields, numbers, alias, k2Head === 0 ? heads : 1),
+      };
+    }
+  }
+}
+
+/**
+ * Magnitudes: |ds_ij| ≤ p_ij · D with D = Σ |dOut|·|v| + |delta| ≤ 2 · 2U; Σ_j p_ij = 1 along a row; the sum of p down a
+ * column is what dv is when dOut is all ones.
+ */
+function gradientBounds(
+  fields: Fields<"attentionBackward">,
+  numbers: Numbers,
+  alias: Readonly<Record<string, Alias>>,
+  sharing: number,
+): Partial<Record<"delta" | "dq" | "dk1" | "dk2" | "dv", Bound>> {
+  const { n, heads, valueDim, nopeDim, ropeDim, scale } = numbers;
+  const ones = f32(new Float64Array(n * heads * valueDim).fill(1));
+  const zeros = f32(new Float64Array(fields.dk1.values.length));
+  const masses = { ...fields, dOut: ones, dk1: zeros };
+  const columnMass = columnMax(runKernel(reference, "attentionBackward", masses, numbers, alias).dk1, numbers);
+  const products = 2 * LARGEST * valueDim;
+  const terms = Math.max(n, valueDim, nopeDim + ropeDim);
+  const power = powerError(largestScore(fields, numbers), nopeDim + ropeDim);
+  const error = 2 * power + 2 * weightRounding(numbers) + relative("exponential", { terms });
+  const dk = flat(error * scale * products * LARGEST * columnMass);
+  const dv = error * columnMass;
+  return {
+    delta: bound("arithmetic", LARGEST * valueDim, { terms: valueDim }),
+    dq: flat(error * scale * products * LARGEST),
+    // dk1 and dv lie in one matrix, so each is held to the bound of its own columns.
+    dk1: byColumn(numbers, dk(0), dv, 0),
+    dv: byColumn(numbers, dk(0), dv, nopeDim),
+    dk2: flat(dk(0) * sharing),
+  };
+}
+
+/** Whether element i of `[k1 ‖ v]` rows belongs to a value. */
+const isValue = ({ k1Row, k1Head, nopeDim, heads }: Numbers, i: number): boolean =>
+  i % k1Row < heads * k1Head && (i % k1Row) % k1Head >= nopeDim;
+
+const byColumn =
+  (numbers: Numbers, dk: number, dv: number, at: number): Bound =>
+  (i) =>
+    isValue(numbers, i + at) ? dv : dk;
+
+const columnMax = (gradient: Float64Array, numbers: Numbers): number =>
+  maxAbs(gradient.filter((_, i) => isValue(numbers, i)));
+
+function* cacheWrite(rng: Rng): Iterable<Case<"cacheWrite">> {
+  for (const n of [1, 3, 17, 130]) {
+    for (const [latentDim, ropeDim] of [
+      [1, 1],
+      [7, 2],
+      [33, 8],
+      [512, 64],
+    ] as const) {
+      const [poolRows, latentStride, ropeStride] = [n + 9, latentDim + 2, ropeDim + 1];
+      yield {
+        title: `${n} rows of ${latentDim} + ${ropeDim}`,
+        fields: {
+          latent: f32(uniform(rng, n * latentStride)),
+          rope: f32(uniform(rng, n * ropeStride)),
+          slots: i32(Array.from({ length: n }, (_, i) => (i * 7 + 3) % poolRows)),
+          pool: f32(uniform(rng, poolRows * (latentDim + ropeDim))),
+        },
+        numbers: { n, latentDim, ropeDim, latentStride, ropeStride, poolRows },
+      };
+    }
+  }
+}
+
+function* mlaDecode(rng: Rng): Iterable<Case<"mlaDecode">> {
+  const DECODES = [
+    { heads: 1, latentDim: 1, ropeDim: 1, blockSize: 1 },
+    { heads: 3, latentDim: 17, ropeDim: 6, blockSize: 4 },
+    { heads: 2, latentDim: 64, ropeDim: 16, blockSize: 16 },
+    { heads: 5, latentDim: 512, ropeDim: 64, blockSize: 64 },
+  ];
+  for (const { heads, latentDim, ropeDim, blockSize } of DECODES) {
+    for (const lengths of [[1], [3, 1, 7], [63, 64, 65, 1], [130], [600, 2]]) {
+      const batch = lengths.length;
+      const maxBlocks = Math.ceil(Math.max(...lengths) / blockSize) + 1;
+      const blocks = batch * maxBlocks;
+      const poolRows = blocks * blockSize;
+      const [ropeHead, ropeRow] = [ropeDim + 1, heads * (ropeDim + 1) + 2];
+      const scale = 1 / Math.sqrt(latentDim + ropeDim);
+      const numbers = { batch, heads, latentDim, ropeDim, ropeRow, ropeHead, blockSize, maxBlocks, poolRows, scale };
+      const dims = latentDim + ropeDim;
+      const score = scale * dims;
+      const power =
+        relative("exponential", { exponent: 2 * score }) + 2 * score * relative("matmulF32", { terms: dims });
+      const error = 2 * power + relative("exponential", { terms: Math.max(...lengths) });
+      yield {
+        title: `lengths ${lengths.join(", ")}, ${JSON.stringify(numbers)}`,
+        fields: {
+          qLatent: f32(uniform(rng, batch * heads * latentDim)),
+          qRope: f32(uniform(rng, batch * ropeRow)),
+          pool: f32(uniform(rng, poolRows * dims)),
+          // Blocks stand in the pool from the last to the first.
+          blockTable: i32(Array.from({ length: blocks }, (_, i) => blocks - 1 - i)),
+          seqLens: i32(lengths),
+          out: blank("f32", batch * heads * latentDim),
+        },
+        numbers,
+        bounds: () => ({ out: flat(error) }),
+      };
+    }
+  }
+}
+
+export const ATTENTION_CASES = { attention, attentionBackward, cacheWrite, mlaDecode } satisfies {
+  [K in KernelName]?: Cases<K>;
+};

@@ -1,0 +1,121 @@
+/** Runs one kernel on plain arrays, with guard bytes around every operand. */
+
+import { DTYPES, fromBf16Bits, Rng, toBf16Bits, type DType } from "../../src/core/index.ts";
+import {
+  encodeCall,
+  type Backend,
+  type KernelName,
+  type KernelNumbers,
+  type KernelOperands,
+  type Operand,
+} from "../../src/kernels/index.ts";
+
+export interface Field {
+  readonly dtype: DType;
+  readonly values: ArrayLike<number>;
+}
+
+export type Fields<K extends KernelName> = {
+  readonly [O in keyof KernelOperands<K>]: Field | Extract<KernelOperands<K>[O], undefined>;
+};
+
+export const f32 = (values: ArrayLike<number>): Field => ({ dtype: "f32", values });
+export const f64 = (values: ArrayLike<number>): Field => ({ dtype: "f64", values });
+export const bf16 = (values: ArrayLike<number>): Field => ({ dtype: "bf16", values });
+export const i32 = (values: ArrayLike<number>): Field => ({ dtype: "i32", values });
+
+/** An operand that starts at element `at` of another one. */
+export interface Alias {
+  readonly of: string;
+  readonly at: number;
+}
+
+/** An operand to be written, full of NaN (or −1) beforehand. */
+export const blank = (dtype: DType, length: number): Field => ({
+  dtype,
+  values: new Float64Array(length).fill(dtype === "i32" ? -1 : NaN),
+});
+
+/** Uniform numbers in [−scale, scale). */
+export const uniform = (rng: Rng, length: number, scale = 1): Float64Array =>
+  Float64Array.from({ length }, () => (2 * rng.uniform() - 1) * scale);
+
+function toBytes({ dtype, values }: Field): Uint8Array {
+  switch (dtype) {
+    case "f32":
+      return new Uint8Array(Float32Array.from(values).buffer);
+    case "f64":
+      return new Uint8Array(Float64Array.from(values).buffer);
+    case "i32":
+      return new Uint8Array(Int32Array.from(values).buffer);
+    case "bf16":
+      return new Uint8Array(Uint16Array.from(values, toBf16Bits).buffer);
+  }
+}
+
+function fromBytes(dtype: DType, bytes: Uint8Array): Float64Array {
+  const buffer = bytes.slice().buffer;
+  switch (dtype) {
+    case "f32":
+      return Float64Array.from(new Float32Array(buffer));
+    case "f64":
+      return new Float64Array(buffer);
+    case "i32":
+      return Float64Array.from(new Int32Array(buffer));
+    case "bf16":
+      return Float64Array.from(new Uint16Array(buffer), fromBf16Bits);
+  }
+}
+
+const GUARD = 0xa5;
+/** Elements in front of an operand: odd, so that no operand but the first is aligned by luck. */
+const FRONT = 3;
+const BACK_BYTES = 64;
+
+/**
+ * Runs a kernel and returns every operand as it is afterwards. `alias` names operands that lie in the memory of another
+ * one; their result is the rest of that memory.
+ * @throws Error when the kernel wrote outside an operand.
+ */
+export function runKernel<K extends KernelName>(
+  backend: Backend,
+  name: K,
+  fields: Fields<K>,
+  numbers: KernelNumbers<K>,
+  alias: Readonly<Record<string, Alias>> = {},
+): Record<keyof KernelOperands<K>, Float64Array> {
+  const given = Object.entries(fields as Record<string, Field | undefined>).filter(
+    (entry): entry is [string, Field] => entry[1] !== undefined,
+  );
+  const operands: Record<string, Operand> = {};
+  const owned: [string, Field, number][] = [];
+  for (const [key, field] of given) {
+    if (alias[key] !== undefined) continue;
+    const bytes = toBytes(field);
+    const front = FRONT * DTYPES[field.dtype].blockBytes;
+    const whole = new Uint8Array(front + bytes.length + BACK_BYTES).fill(GUARD);
+    whole.set(bytes, front);
+    const handle = backend.alloc(whole.length);
+    backend.write(handle, 0, whole);
+    operands[key] = { handle, offset: FRONT, dtype: field.dtype };
+    owned.push([key, field, whole.length]);
+  }
+  for (const [key, { of, at }] of Object.entries(alias)) {
+    operands[key] = { ...operands[of]!, offset: FRONT + at };
+  }
+  try {
+    backend.run(encodeCall(name, operands as unknown as KernelOperands<K>, numbers));
+    const results: Record<string, Float64Array> = {};
+    for (const [key, field, length] of owned) {
+      const whole = backend.readSync(operands[key]!.handle, 0, length);
+      const front = FRONT * DTYPES[field.dtype].blockBytes;
+      const guards = [...whole.subarray(0, front), ...whole.subarray(length - BACK_BYTES)];
+      if (guards.some((byte) => byte !== GUARD)) throw new Error(`${name} wrote outside ${key}`);
+      results[key] = fromBytes(field.dtype, whole.subarray(front, length - BACK_BYTES));
+    }
+    for (const [key, { of, at }] of Object.entries(alias)) results[key] = results[of]!.subarray(at);
+    return results as Record<keyof KernelOperands<K>, Float64Array>;
+  } finally {
+    for (const [key] of owned) backend.free(operands[key]!.handle);
+  }
+}
