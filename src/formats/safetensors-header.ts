@@ -100,12 +100,12 @@ function parseHeader(file: ReadableFile, json: Uint8Array, dataStart: number): S
     new FormatError(file.path, what, { offset: LENGTH_BYTES, ...(got === undefined ? {} : { got }) });
   const text = decodeUtf8(json, fail);
   const entries = parseJsonObject(text, fail);
-  const { __metadata__: metadata = {}, ...described } = entries;
+  const { __metadata__: metadata = {} } = entries;
   if (!isTexts(metadata)) throw fail("must have a __metadata__ of texts", metadata);
 
-  const tensors = Object.entries(described).map(
-    ([name, entry]) => [name, parseTensor(name, entry, dataStart, fail)] as const,
-  );
+  const tensors = Object.keys(entries)
+    .filter((name) => name !== "__metadata__")
+    .map((name) => [name, parseTensor(name, entries[name], dataStart, fail)] as const);
   tensors.sort(([, a], [, b]) => a.offset - b.offset || a.bytes - b.bytes);
   checkCover(file, tensors, dataStart);
   return { tensors: new Map(tensors), metadata };

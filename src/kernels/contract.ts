@@ -305,7 +305,7 @@ export interface MemoryStats {
 
 /** Memory and arithmetic. Buffers are 64-byte aligned; their content is undefined until written. */
 export interface Backend {
-  readonly name: "reference" | "native";
+  readonly name: "reference" | "native" | "planning";
   /** The instruction set in use, such as `avx512bf16`; `typescript` for the reference. */
   readonly isa: string;
   readonly threads: number;

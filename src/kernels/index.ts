@@ -3,4 +3,5 @@
 export type { Backend, Handle, KernelName, KernelNumbers, KernelOperands, MemoryStats, Operand } from "./contract.ts";
 export { KERNELS } from "./contract.ts";
 export { decodeCalls, encodeCall } from "./encode.ts";
+export { createPlanningBackend } from "./planning.ts";
 export { createReferenceBackend } from "./reference/backend.ts";

@@ -1,6 +1,9 @@
 import fc from "fast-check";
+import { Tokenizer as HuggingFaceTokenizer } from "tokenizers";
 import { expect, test } from "vitest";
+import { ALPHABET_BYTES, BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { forEachPiece } from "./pieces.ts";
+import { formatTokenizerJson } from "./tokenizer-json.ts";
 
 function pieces(text: string): string[] {
   const out: string[] = [];
@@ -25,7 +28,9 @@ function piecesByRegex(text: string): string[] {
 
 // Characters that every Unicode version since 15 knows, so that the engine's tables agree with ours.
 const characters = fc.constantFrom(
-  ..."aZé你龥龦ーぁ・゠ﾊ〇 \t\n\r19٣½Ⅷ!'\"_<$+^`.。「€^😀🇫‍️́ंः\u0000\u001c\u0085\u00a0\u180e\u200b\u2028\u3000\ufeff\ue000𝒳𠀀𝟘",
+  ...Array.from(
+    "aZé你龥龦ーぁ・゠ﾊ〇 \t\n\r19٣½Ⅷ!'\"_<$+^`.。「€^😀🇫‍️́ंः\u0000\u001c\u0085\u00a0\u180e\u200b\u2028\u3000\ufeff\ue000𝒳𠀀𝟘",
+  ),
   "\r\n",
   "\n\n",
   "  ",
@@ -41,6 +46,24 @@ test("the scanner cuts as the three published regular expressions do", () => {
     }),
     { numRuns: 3000, seed: 1 },
   );
+});
+
+/** Tokenizers without merges, so that every byte is a token, which knows the number of its piece. */
+function byteTokenizer(): HuggingFaceTokenizer {
+  const tokens = ALPHABET_BYTES.map((byte) => BYTE_CHARACTERS[byte]!);
+  const vocabulary = { tokens, bytes: [], merges: new Uint32Array(), added: [], bosId: 0, eosId: 0, padId: 0 };
+  return HuggingFaceTokenizer.fromString(formatTokenizerJson(vocabulary));
+}
+
+test("every code point is cut from its neighbours as Hugging Face tokenizers does", async () => {
+  const reference = byteTokenizer();
+  for (let first = 0; first < 0x110000; first += first < 0x20000 ? 0x1000 : 0x10000) {
+    const codes = Array.from({ length: 0x1000 }, (_, i) => first + i).filter((code) => code < 0xd800 || code > 0xdfff);
+    const text = codes.map((code) => `a${String.fromCodePoint(code)}a${String.fromCodePoint(code)}\n`).join("");
+    const encoding = await reference.encode(text, null, { addSpecialTokens: false });
+    const pieceOfByte = pieces(text).flatMap((piece, i) => Array.from({ length: Buffer.byteLength(piece) }, () => i));
+    expect(pieceOfByte.join(" "), `from U+${first.toString(16)}`).toBe(encoding.getWordIds().join(" "));
+  }
 });
 
 test("numbers go in threes from the left, and whitespace before them stays whole", () => {

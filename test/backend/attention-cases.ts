@@ -3,7 +3,8 @@
 import type { Rng } from "../../src/core/index.ts";
 import type { KernelName, KernelNumbers } from "../../src/kernels/index.ts";
 import { blank, f32, i32, runKernel, uniform, type Alias, type Fields } from "../helpers/kernel-calls.ts";
-import { LENGTHS, maxAbs, reference, type Case, type Cases } from "./case.ts";
+import { LENGTHS, reference, startsOf, type Case, type Cases, type Results } from "./case.ts";
+import { attentionMagnitudes } from "./attention-magnitudes.ts";
 import { BF16_ROUNDOFF, bound, relative, type Bound } from "./tolerances.ts";
 
 interface Shape {
@@ -22,10 +23,15 @@ const HEADS = [
   { heads: 2, nopeDim: 7, ropeDim: 2, valueDim: 5, shared: true },
   { heads: 3, nopeDim: 16, ropeDim: 8, valueDim: 16, shared: true },
   { heads: 2, nopeDim: 16, ropeDim: 6, valueDim: 33, shared: false },
-  { heads: 2, nopeDim: 128, ropeDim: 64, valueDim: 128, shared: true },
 ];
-const BATCHES = [...LENGTHS.map((length) => [length]), [1, 1, 1], [1, 17, 1, 65, 3], [64, 128], [290]];
-const SHAPES: readonly Shape[] = HEADS.flatMap((head) => BATCHES.map((lengths) => ({ ...head, lengths })));
+const BATCHES = [...LENGTHS.map((length) => [length]), [1, 1, 1], [1, 17, 1, 65, 3], [64, 128]];
+/** The dims of DeepSeek-V3. */
+const WIDE = { heads: 2, nopeDim: 128, ropeDim: 64, valueDim: 128, shared: true };
+const SHAPES: readonly Shape[] = [
+  ...HEADS.flatMap((head) => BATCHES.map((lengths) => ({ ...head, lengths }))),
+  ...[[1], [17], [66, 1]].map((lengths) => ({ ...WIDE, lengths })),
+  { ...HEADS[1]!, lengths: [290] },
+];
 
 type Numbers = KernelNumbers<"attention">;
 
@@ -41,9 +47,6 @@ function numbersOf({ heads, nopeDim, ropeDim, valueDim, lengths, shared }: Shape
   };
 }
 
-const starts = (lengths: readonly number[]): number[] =>
-  lengths.reduce((ends, rows) => [...ends, ends.at(-1)! + rows], [0]);
-
 /** The operands of the forward pass; v lies in the memory of k1. */
 function inputs(rng: Rng, { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim }: Numbers, lengths: readonly number[]) {
   return {
@@ -51,16 +54,13 @@ function inputs(rng: Rng, { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim }
     k1: f32(uniform(rng, n * k1Row, 2)),
     k2: ropeDim === 0 ? undefined : f32(uniform(rng, n * k2Row, 2)),
     v: f32([]),
-    seqStarts: i32(starts(lengths)),
+    seqStarts: i32(startsOf(lengths)),
     out: blank("f32", n * heads * valueDim),
     lse: blank("f32", n * heads),
   } satisfies Fields<"attention">;
 }
 
 const valuesIn = (numbers: Numbers): Record<"v", Alias> => ({ v: { of: "k1", at: numbers.nopeDim } });
-
-/** Queries, keys and values are below 2 in magnitude. */
-const LARGEST = 2;
 
 /** The largest Euclidean norm among vectors of `width` that stand at every row and head. */
 function largestNorm(
@@ -96,11 +96,6 @@ const powerError = (score: number, terms: number): number =>
 /** The reference rounds its weights to bf16 too, but relative to another maximum. */
 const weightRounding = ({ compute }: Numbers): number => (compute === 1 ? 2 * BF16_ROUNDOFF : 0);
 
-const flat =
-  (error: number): Bound =>
-  () =>
-    error;
-
 function* attention(rng: Rng): Iterable<Case<"attention">> {
   for (const shape of SHAPES) {
     for (const compute of [0, 1]) {
@@ -114,9 +109,9 @@ function* attention(rng: Rng): Iterable<Case<"attention">> {
         fields,
         numbers,
         alias: valuesIn(numbers),
-        bounds: () => ({
-          out: flat((2 * power + weightRounding(numbers) + sum) * LARGEST),
-          lse: flat(power + sum * (1 + score)),
+        bounds: (want: Results<"attention">) => ({
+          out: scaled(2 * power + weightRounding(numbers) + sum, attentionMagnitudes(fields, want.lse, numbers).out),
+          lse: () => power + sum * (1 + score),
         }),
       };
       yield test;
@@ -139,7 +134,7 @@ function* attentionBackward(rng: Rng): Iterable<Case<"attentionBackward">> {
   for (const shape of SHAPES) {
     for (const compute of [0, 1]) {
       const numbers = numbersOf(shape, compute);
-      const { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim, nopeDim, k2Head } = numbers;
+      const { n, heads, valueDim, qStride, k1Row, k2Row, ropeDim, nopeDim } = numbers;
       const saved = inputs(rng, numbers, shape.lengths);
       const { out, lse } = runKernel(reference, "attention", saved, { ...numbers, compute: 0 }, valuesIn(numbers));
       const dOut = uniform(rng, n * heads * valueDim);
@@ -156,54 +151,35 @@ function* attentionBackward(rng: Rng): Iterable<Case<"attentionBackward">> {
         fields,
         numbers,
         alias,
-        bounds: () => gradientBounds(fields, numbers, alias, k2Head === 0 ? heads : 1),
+        bounds: () => {
+          const terms = Math.max(n * heads, valueDim, nopeDim + ropeDim);
+          const power = powerError(largestScore(fields, numbers), nopeDim + ropeDim);
+          const error = 2 * power + 2 * weightRounding(numbers) + relative("exponential", { terms });
+          const { dq, dk1, dk2, dv, delta } = attentionMagnitudes(fields, lse, numbers, dOut);
+          return {
+            delta: bound("arithmetic", delta, { terms: valueDim }),
+            dq: scaled(error, dq),
+            // dk1 and dv are columns of one matrix.
+            dk1: scaled(
+              error,
+              dk1.map((value, i) => value + (dv[i - nopeDim] ?? 0)),
+            ),
+            dv: scaled(
+              error,
+              dv.map((value, i) => value + (dk1[i + nopeDim] ?? 0)),
+            ),
+            dk2: scaled(error, dk2),
+          };
+        },
       };
     }
   }
 }
 
-/**
- * Magnitudes: |ds_ij| ≤ p_ij · D with D = Σ |dOut|·|v| + |delta| ≤ 2 · 2U; Σ_j p_ij = 1 along a row; the sum of p down a
- * column is what dv is when dOut is all ones.
- */
-function gradientBounds(
-  fields: Fields<"attentionBackward">,
-  numbers: Numbers,
-  alias: Readonly<Record<string, Alias>>,
-  sharing: number,
-): Partial<Record<"delta" | "dq" | "dk1" | "dk2" | "dv", Bound>> {
-  const { n, heads, valueDim, nopeDim, ropeDim, scale } = numbers;
-  const ones = f32(new Float64Array(n * heads * valueDim).fill(1));
-  const zeros = f32(new Float64Array(fields.dk1.values.length));
-  const masses = { ...fields, dOut: ones, dk1: zeros };
-  const columnMass = columnMax(runKernel(reference, "attentionBackward", masses, numbers, alias).dk1, numbers);
-  const products = 2 * LARGEST * valueDim;
-  const terms = Math.max(n, valueDim, nopeDim + ropeDim);
-  const power = powerError(largestScore(fields, numbers), nopeDim + ropeDim);
-  const error = 2 * power + 2 * weightRounding(numbers) + relative("exponential", { terms });
-  const dk = flat(error * scale * products * LARGEST * columnMass);
-  const dv = error * columnMass;
-  return {
-    delta: bound("arithmetic", LARGEST * valueDim, { terms: valueDim }),
-    dq: flat(error * scale * products * LARGEST),
-    // dk1 and dv lie in one matrix, so each is held to the bound of its own columns.
-    dk1: byColumn(numbers, dk(0), dv, 0),
-    dv: byColumn(numbers, dk(0), dv, nopeDim),
-    dk2: flat(dk(0) * sharing),
-  };
-}
-
-/** Whether element i of `[k1 ‖ v]` rows belongs to a value. */
-const isValue = ({ k1Row, k1Head, nopeDim, heads }: Numbers, i: number): boolean =>
-  i % k1Row < heads * k1Head && (i % k1Row) % k1Head >= nopeDim;
-
-const byColumn =
-  (numbers: Numbers, dk: number, dv: number, at: number): Bound =>
+const scaled =
+  (error: number, magnitude: Float64Array): Bound =>
   (i) =>
-    isValue(numbers, i + at) ? dv : dk;
-
-const columnMax = (gradient: Float64Array, numbers: Numbers): number =>
-  maxAbs(gradient.filter((_, i) => isValue(numbers, i)));
+    error * magnitude[i]!;
 
 function* cacheWrite(rng: Rng): Iterable<Case<"cacheWrite">> {
   for (const n of [1, 3, 17, 130]) {
@@ -261,7 +237,7 @@ function* mlaDecode(rng: Rng): Iterable<Case<"mlaDecode">> {
           out: blank("f32", batch * heads * latentDim),
         },
         numbers,
-        bounds: () => ({ out: flat(error) }),
+        bounds: () => ({ out: () => error }),
       };
     }
   }

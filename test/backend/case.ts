@@ -69,3 +69,10 @@ export const indices = (rng: Rng, length: number, limit: number): number[] =>
 
 export const maxAbs = (values: ArrayLike<number>): number =>
   Array.from(values).reduce((max, value) => Math.max(max, Math.abs(value)), 0);
+
+/** Where runs of these lengths start, and where the last one ends. */
+export function startsOf(lengths: readonly number[]): number[] {
+  const starts = [0];
+  for (const length of lengths) starts.push(starts.at(-1)! + length);
+  return starts;
+}

@@ -3,7 +3,7 @@
 import type { Rng } from "../../src/core/index.ts";
 import type { KernelName } from "../../src/kernels/index.ts";
 import { bf16, blank, f32, i32, uniform, type Field } from "../helpers/kernel-calls.ts";
-import { indices, LENGTHS, linear, type Case, type Cases } from "./case.ts";
+import { indices, LENGTHS, linear, startsOf, type Case, type Cases } from "./case.ts";
 
 interface Shape {
   readonly m: number;
@@ -95,15 +95,13 @@ const DIMS = [
   { outDim: 130, inDim: 48 },
 ];
 
-const starts = (load: readonly number[]): number[] => load.reduce((ends, rows) => [...ends, ends.at(-1)! + rows], [0]);
-
 function* groupedMatmul(rng: Rng): Iterable<Case<"groupedMatmul">> {
   let turn = 0;
   for (const load of LOADS) {
     for (const { outDim, inDim } of DIMS) {
       for (const { compute, transA: transW, transB: indexed } of FORMS) {
         turn++;
-        const offsets = starts(load);
+        const offsets = startsOf(load);
         // The last two rows belong to no expert and stay as they are.
         const rows = offsets.at(-1)! + 2;
         const [experts, xRows, accumulate] = [load.length, indexed === 1 ? 11 : rows, turn % 2];
@@ -131,7 +129,7 @@ function* groupedMatmulBackwardW(rng: Rng): Iterable<Case<"groupedMatmulBackward
     for (const { outDim, inDim } of DIMS) {
       for (const { compute, transA: xIndexed, transB: dyIndexed } of FORMS) {
         turn++;
-        const offsets = starts(load);
+        const offsets = startsOf(load);
         const rows = offsets.at(-1)!;
         const [experts, accumulate] = [load.length, turn % 2];
         const [xRows, dyRows] = [xIndexed === 1 ? 11 : rows, dyIndexed === 1 ? 9 : rows];

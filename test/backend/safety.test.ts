@@ -78,6 +78,15 @@ describe.each(backends)("the $name backend", (backend) => {
     backend.free(y);
   });
 
+  test("refuses to write what the same call reads or writes elsewhere", () => {
+    const y = backend.alloc(64);
+    expect(() => backend.run(encodeCall("axpy", { x: f32At(y), y: f32At(y, 3) }, { n: 4, scale: 1 }))).toThrow(
+      InternalError,
+    );
+    backend.run(encodeCall("axpy", { x: f32At(y), y: f32At(y, 4) }, { n: 4, scale: 1 }));
+    backend.free(y);
+  });
+
   test("counts live and peak bytes", () => {
     const before = backend.stats();
     const y = backend.alloc(4096);

@@ -1,6 +1,6 @@
 /** Runs one kernel on plain arrays, with guard bytes around every operand. */
 
-import { DTYPES, fromBf16Bits, Rng, toBf16Bits, type DType } from "../../src/core/index.ts";
+import { DTYPES, fromBf16Bits, toBf16Bits, type DType, type Rng } from "../../src/core/index.ts";
 import {
   encodeCall,
   type Backend,

@@ -12,6 +12,7 @@ mod gemv;
 mod grouped;
 mod micro;
 mod pack;
+pub(crate) mod packed;
 #[cfg(test)]
 mod tests;
 

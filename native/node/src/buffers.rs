@@ -2,7 +2,7 @@
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,8 +107,9 @@ struct Slot {
 struct Table {
     slots: Vec<Slot>,
     empty: Vec<usize>,
-    /// Freed memory with its class, the oldest first.
-    pool: VecDeque<(usize, Memory)>,
+    /// Freed memory by class, each with the number of its freeing, the oldest first.
+    pool: BTreeMap<usize, VecDeque<(u64, Memory)>>,
+    freed: u64,
     live_bytes: usize,
     peak_bytes: usize,
     pooled_bytes: usize,
@@ -125,7 +126,8 @@ pub struct Stats {
 static TABLE: Mutex<Table> = Mutex::new(Table {
     slots: Vec::new(),
     empty: Vec::new(),
-    pool: VecDeque::new(),
+    pool: BTreeMap::new(),
+    freed: 0,
     live_bytes: 0,
     peak_bytes: 0,
     pooled_bytes: 0,
@@ -141,15 +143,17 @@ fn class_of(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(if bytes < 1 << 16 { ALIGN } else { 4096 })
 }
 
-/// Why there is no memory.
-pub struct NoMemory {
-    pub available_bytes: usize,
+/// Why there is no buffer.
+pub enum Refusal {
+    Memory,
+    Handles,
 }
 
 /// A new buffer, content undefined.
-pub fn alloc(bytes: usize) -> Result<f64, NoMemory> {
+pub fn alloc(bytes: usize) -> Result<f64, Refusal> {
     let class = class_of(bytes);
     let mut table = lock();
+    table.check_handles()?;
     let memory = match table.reuse(class) {
         Some(memory) => memory,
         None => {
@@ -160,7 +164,7 @@ pub fn alloc(bytes: usize) -> Result<f64, NoMemory> {
                 table.drain_pool();
                 Memory::new(class)
             });
-            fresh.ok_or_else(|| NoMemory { available_bytes: available_bytes() })?
+            fresh.ok_or(Refusal::Memory)?
         }
     };
     Ok(table.insert(Buffer::new(memory, bytes, true)))
@@ -180,7 +184,9 @@ pub fn map_file(path: &str, offset: u64, bytes: usize) -> std::io::Result<f64> {
     options.offset(offset - skip as u64).len((skip + bytes).max(1));
     // SAFETY: the mapping is private and read only. A file that another process cuts short faults, as with any mapping.
     let map = unsafe { options.map(&file)? };
-    Ok(lock().insert(Buffer::new(Memory::File { map, skip }, bytes, false)))
+    let mut table = lock();
+    table.check_handles().map_err(|_| std::io::Error::other("too many buffers"))?;
+    Ok(table.insert(Buffer::new(Memory::File { map, skip }, bytes, false)))
 }
 
 /// Forgets a handle; its memory goes to the pool once no call uses it.
@@ -233,12 +239,17 @@ impl Table {
         if live { Ok(slot) } else { Err(dead(handle)) }
     }
 
+    fn check_handles(&self) -> Result<(), Refusal> {
+        let free = !self.empty.is_empty() || (self.slots.len() as u64) < SLOTS;
+        if free { Ok(()) } else { Err(Refusal::Handles) }
+    }
+
+    /// After `check_handles`.
     fn insert(&mut self, buffer: Buffer) -> f64 {
         self.live_bytes += buffer.bytes;
         self.live_buffers += 1;
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
         let slot = self.empty.pop().unwrap_or_else(|| {
-            assert!((self.slots.len() as u64) < SLOTS, "buffer: there can be at most {SLOTS} at a time");
             self.slots.push(Slot { generation: 0, buffer: None });
             self.slots.len() - 1
         });
@@ -250,19 +261,32 @@ impl Table {
     }
 
     fn reuse(&mut self, class: usize) -> Option<Memory> {
-        let newest = self.pool.iter().rposition(|(c, _)| *c == class)?;
+        let (_, memory) = self.pool.get_mut(&class)?.pop_back()?;
         self.pooled_bytes -= class;
-        self.pool.remove(newest).map(|(_, memory)| memory)
+        Some(memory)
     }
 
     /// Puts memory into the pool; what goes beyond the largest amount that was live at a time leaves it, oldest first.
     fn keep(&mut self, memory: Memory, bytes: usize) {
         let class = class_of(bytes);
-        self.pool.push_back((class, memory));
+        self.freed += 1;
+        self.pool.entry(class).or_default().push_back((self.freed, memory));
         self.pooled_bytes += class;
-        while self.live_bytes + self.pooled_bytes > self.peak_bytes.max(POOL_FLOOR) * 5 / 4 {
-            let Some((class, _)) = self.pool.pop_front() else { break };
+        while self.live_bytes + self.pooled_bytes > self.peak_bytes.max(POOL_FLOOR) / 4 * 5 {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let age = |(_, freed): &(&usize, &VecDeque<(u64, Memory)>)| freed.front().map(|(number, _)| *number);
+        let oldest = self.pool.iter().filter(|(_, freed)| !freed.is_empty()).min_by_key(age).map(|(class, _)| *class);
+        let Some(class) = oldest else { return };
+        if let Some(list) = self.pool.get_mut(&class) {
+            list.pop_front();
             self.pooled_bytes -= class;
+            if list.is_empty() {
+                self.pool.remove(&class);
+            }
         }
     }
 
@@ -272,12 +296,11 @@ impl Table {
     }
 
     /// Linux promises more than it has and kills who uses it; so large wishes are checked first.
-    fn check_room(&mut self, class: usize) -> Result<(), NoMemory> {
+    fn check_room(&mut self, class: usize) -> Result<(), Refusal> {
         if class > available_bytes() {
             self.drain_pool();
         }
-        let available_bytes = available_bytes();
-        if class > available_bytes { Err(NoMemory { available_bytes }) } else { Ok(()) }
+        if class > available_bytes() { Err(Refusal::Memory) } else { Ok(()) }
     }
 }
 

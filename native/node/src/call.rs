@@ -134,14 +134,18 @@ impl Operand<'_> {
         let room = self.buffer.bytes();
         if start.checked_add(size).is_none_or(|end| end > room) {
             let (offset, elements) = (self.offset, room / element_bytes);
-            return self.call.error(format!("{name} must lie within its buffer of {elements} elements, got {len} from {offset} on"));
+            return self.call.error(format!(
+                "{name} must lie within its buffer of {elements} elements, got {len} from {offset} on"
+            ));
         }
         if access != Access::Read && !self.buffer.is_writable() {
             return self.call.error(format!("{name} is written, so it must not be a mapped file"));
         }
         let ptr = self.buffer.ptr().wrapping_add(start);
         if ptr as usize % element_bytes != 0 {
-            return self.call.error(format!("{name} must be aligned to {element_bytes} bytes; copy the file's tensor instead of mapping it"));
+            return self.call.error(format!(
+                "{name} must be aligned to {element_bytes} bytes; copy the file's tensor instead of mapping it"
+            ));
         }
         let claim = Claim { operand: name, bytes: ptr as usize..ptr as usize + size, access };
         let mut claims = self.call.claims.borrow_mut();
@@ -176,7 +180,9 @@ impl Operand<'_> {
     pub fn source(&self, len: usize) -> Result<Source<'_>> {
         if self.dtype == BF16 {
             // SAFETY: as in `f32`.
-            return Ok(Source::Bf16(unsafe { std::slice::from_raw_parts(self.claim(len, 2, Access::Read)?.cast(), len) }));
+            return Ok(Source::Bf16(unsafe {
+                std::slice::from_raw_parts(self.claim(len, 2, Access::Read)?.cast(), len)
+            }));
         }
         if self.dtype == F32 { Ok(Source::F32(self.f32(len)?)) } else { self.wrong_dtype("f32 or bf16") }
     }

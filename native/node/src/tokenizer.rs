@@ -79,14 +79,8 @@ impl BpeEncoder {
         texts: Vec<String>,
         allow_special: bool,
     ) -> Result<EncodedTexts<'env>> {
-        let encoded = self.encoder.encode_many(&texts, allow_special);
-        let mut starts = vec![0];
-        let mut total = 0;
-        for ids in &encoded {
-            total += ids.len() as u32;
-            starts.push(total);
-        }
-        let ids = Int32ArraySlice::copy_from(env, signed(encoded.concat()))?;
+        let (ids, starts) = self.encoder.encode_many(&texts, allow_special);
+        let ids = Int32ArraySlice::copy_from(env, signed(ids))?;
         Ok(EncodedTexts { ids, starts })
     }
 }

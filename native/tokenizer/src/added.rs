@@ -21,11 +21,7 @@ pub enum Part<'a> {
 impl AddedTokens {
     /// The tokens must not be empty.
     pub fn new(tokens: impl IntoIterator<Item = (String, u32)>) -> Self {
-        let mut added = Self {
-            children: FxHashMap::default(),
-            ids: vec![None],
-            starts: [false; 256],
-        };
+        let mut added = Self { children: FxHashMap::default(), ids: vec![None], starts: [false; 256] };
         for (content, id) in tokens {
             added.insert(content.as_bytes(), id);
         }
@@ -92,15 +88,6 @@ mod tests {
         let added = AddedTokens::new([("<a>".into(), 7), ("<a>b".into(), 8), ("é".into(), 9)]);
         let mut parts = Vec::new();
         added.for_each_part("x<a<a>b<a>cé", |part| parts.push(part));
-        assert_eq!(
-            parts,
-            [
-                Part::Text("x<a"),
-                Part::Added(8),
-                Part::Added(7),
-                Part::Text("c"),
-                Part::Added(9),
-            ]
-        );
+        assert_eq!(parts, [Part::Text("x<a"), Part::Added(8), Part::Added(7), Part::Text("c"), Part::Added(9),]);
     }
 }

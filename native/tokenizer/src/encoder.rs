@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::iter;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -51,12 +53,7 @@ impl Encoder {
         for (rank, &[left, right, merged]) in merges.iter().enumerate() {
             table.entry((left, right)).or_insert((rank as u32, merged));
         }
-        Self {
-            byte_ids,
-            merges: table,
-            added,
-            workers: Mutex::default(),
-        }
+        Self { byte_ids, merges: table, added, workers: Mutex::default() }
     }
 
     /// The ids of `text`. Without `allow_special`, added tokens in it are encoded as plain text.
@@ -68,35 +65,34 @@ impl Encoder {
         out
     }
 
-    /// The ids of each text, on all cores.
-    pub fn encode_many(&self, texts: &[String], allow_special: bool) -> Vec<Vec<u32>> {
-        let threads = thread::available_parallelism()
-            .map_or(1, NonZeroUsize::get)
-            .min(texts.len());
-        if threads <= 1 {
-            return texts
-                .iter()
-                .map(|text| self.encode(text, allow_special))
-                .collect();
-        }
+    /// The ids of all texts, one behind the other, and where each text starts in them, with the end as last entry.
+    /// Works on all cores.
+    pub fn encode_many(&self, texts: &[String], allow_special: bool) -> (Vec<u32>, Vec<u32>) {
         let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some((i, text)) = claim(&next, texts) {
-                done.push((i, self.encode(text, allow_special)));
-            }
-            done
-        };
-        let mut all = vec![Vec::new(); texts.len()];
-        thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            for handle in handles {
-                for (i, ids) in handle.join().expect("an encoding thread panicked") {
-                    all[i] = ids;
-                }
-            }
+        let work = || self.encode_claimed(texts, allow_special, &next);
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(texts.len()).max(1);
+        let shares: Vec<Share> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|other| other.join().expect("an encoding thread panicked"));
+            iter::once(own).chain(others).collect()
         });
-        all
+        in_order(&shares, texts.len())
+    }
+
+    /// Encodes texts until `next` says that all are claimed.
+    fn encode_claimed(&self, texts: &[String], allow_special: bool, next: &AtomicUsize) -> Share {
+        let mut share = Share::default();
+        let mut worker = self.take_worker();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(text) = texts.get(index) else { break };
+            let start = share.ids.len();
+            self.encode_into(text, allow_special, &mut worker, &mut share.ids);
+            share.texts.push((index, start..share.ids.len()));
+        }
+        self.lock_workers().push(worker);
+        share
     }
 
     fn take_worker(&self) -> Worker {
@@ -107,21 +103,13 @@ impl Encoder {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn encode_into(
-        &self,
-        text: &str,
-        allow_special: bool,
-        worker: &mut Worker,
-        out: &mut Vec<u32>,
-    ) {
+    fn encode_into(&self, text: &str, allow_special: bool, worker: &mut Worker, out: &mut Vec<u32>) {
         if !allow_special {
             return for_each_piece(text, |piece| self.encode_piece(piece, worker, out));
         }
         self.added.for_each_part(text, |part| match part {
             Part::Added(id) => out.push(id),
-            Part::Text(words) => {
-                for_each_piece(words, |piece| self.encode_piece(piece, worker, out))
-            }
+            Part::Text(words) => for_each_piece(words, |piece| self.encode_piece(piece, worker, out)),
         });
     }
 
@@ -159,38 +147,19 @@ impl Encoder {
         while let Some(Reverse((rank, left))) = queue.pop() {
             self.merge_at(symbols, queue, rank, left);
         }
-        out.extend(
-            symbols
-                .iter()
-                .map(|symbol| symbol.id)
-                .filter(|&id| id != NONE),
-        );
+        out.extend(symbols.iter().map(|symbol| symbol.id).filter(|&id| id != NONE));
     }
 
     /// Merges the pair at `left` if it is still the one of `rank`; a queue entry can be older than its pair.
-    fn merge_at(
-        &self,
-        symbols: &mut [Symbol],
-        queue: &mut BinaryHeap<Reverse<(u32, u32)>>,
-        rank: u32,
-        left: u32,
-    ) {
+    fn merge_at(&self, symbols: &mut [Symbol], queue: &mut BinaryHeap<Reverse<(u32, u32)>>, rank: u32, left: u32) {
         let merged = match self.merge_of(symbols, left) {
             Some((now, merged)) if now == rank => merged,
             _ => return,
         };
-        let Symbol {
-            previous,
-            next: right,
-            ..
-        } = symbols[left as usize];
+        let Symbol { previous, next: right, .. } = symbols[left as usize];
         let after = symbols[right as usize].next;
         symbols[right as usize].id = NONE;
-        symbols[left as usize] = Symbol {
-            id: merged,
-            previous,
-            next: after,
-        };
+        symbols[left as usize] = Symbol { id: merged, previous, next: after };
         if after != NONE {
             symbols[after as usize].previous = left;
         }
@@ -216,9 +185,25 @@ impl Encoder {
     }
 }
 
-fn claim<'a>(next: &AtomicUsize, texts: &'a [String]) -> Option<(usize, &'a String)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    texts.get(i).map(|text| (i, text))
+/// What one thread has encoded: which texts, and where their ids stand.
+#[derive(Default)]
+struct Share {
+    ids: Vec<u32>,
+    texts: Vec<(usize, Range<usize>)>,
+}
+
+fn in_order(shares: &[Share], n_texts: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut parts: Vec<&[u32]> = vec![&[]; n_texts];
+    for share in shares {
+        for (index, range) in &share.texts {
+            parts[*index] = &share.ids[range.clone()];
+        }
+    }
+    let ends = parts.iter().scan(0, |end, part| {
+        *end += part.len() as u32;
+        Some(*end)
+    });
+    (parts.concat(), iter::once(0).chain(ends).collect())
 }
 
 #[cfg(test)]
@@ -249,10 +234,10 @@ mod tests {
     #[test]
     fn many_texts_give_what_each_gives_alone() {
         let texts: Vec<String> = (0..200).map(|i| "ab ba ".repeat(i)).collect();
-        let alone: Vec<_> = texts
-            .iter()
-            .map(|text| encoder().encode(text, true))
-            .collect();
-        assert_eq!(encoder().encode_many(&texts, true), alone);
+        let (ids, starts) = encoder().encode_many(&texts, true);
+        for (i, text) in texts.iter().enumerate() {
+            assert_eq!(ids[starts[i] as usize..starts[i + 1] as usize], encoder().encode(text, true));
+        }
+        assert_eq!(encoder().encode_many(&[], true), (vec![], vec![0]));
     }
 }

@@ -22,17 +22,9 @@ pub fn for_each_piece<'a>(text: &'a str, mut emit: impl FnMut(&'a [u8])) {
         let end = if classes[code as usize] == NUMBER {
             number_end(bytes, at, classes)
         } else {
-            let segment = Segment {
-                bytes,
-                classes,
-                cjk: is_cjk(code),
-            };
+            let segment = Segment { bytes, classes, cjk: is_cjk(code) };
             let end = segment.match_end(at);
-            if end > at {
-                end
-            } else {
-                segment.unmatched_end(at)
-            }
+            if end > at { end } else { segment.unmatched_end(at) }
         };
         emit(&bytes[at..end]);
         at = end;
@@ -102,15 +94,8 @@ impl Segment<'_> {
     fn match_end(&self, at: usize) -> usize {
         let (class, len) = self.class(at);
         let (next, _) = self.class(at + len);
-        if self.bytes[at].is_ascii_punctuation()
-            && self.bytes.get(at + 1).is_some_and(u8::is_ascii_alphabetic)
-        {
-            return at
-                + 1
-                + self.bytes[at + 1..]
-                    .iter()
-                    .take_while(|b| b.is_ascii_alphabetic())
-                    .count();
+        if self.bytes[at].is_ascii_punctuation() && self.bytes.get(at + 1).is_some_and(u8::is_ascii_alphabetic) {
+            return at + 1 + self.bytes[at + 1..].iter().take_while(|b| b.is_ascii_alphabetic()).count();
         }
         if class & (LETTER | MARK) != 0 {
             return self.run_end(at, LETTER | MARK);
@@ -166,10 +151,7 @@ fn decode(bytes: &[u8], at: usize) -> (u32, usize) {
         0..0x80 => (lead, 1),
         0x80..0xE0 => ((lead & 0x1F) << 6 | tail(1), 2),
         0xE0..0xF0 => ((lead & 0x0F) << 12 | tail(1) << 6 | tail(2), 3),
-        _ => (
-            (lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3),
-            4,
-        ),
+        _ => ((lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3), 4),
     }
 }
 
@@ -185,10 +167,7 @@ mod tests {
 
     #[test]
     fn words_take_one_leading_character() {
-        assert_eq!(
-            pieces("Hello world, it's"),
-            ["Hello", " world", ",", " it", "'s"]
-        );
+        assert_eq!(pieces("Hello world, it's"), ["Hello", " world", ",", " it", "'s"]);
         assert_eq!(
             pieces("\u{200d}word\u{200d}\u{200d}\u{200d}word"),
             ["\u{200d}word", "\u{200d}\u{200d}", "\u{200d}word"]

@@ -29,12 +29,7 @@ impl Trainer {
     /// `vocab_size` must be at least 256 plus the number of special tokens, which are cut out of the texts.
     pub fn new(vocab_size: u32, special: Vec<String>) -> Self {
         let n_special = special.len() as u32;
-        Self {
-            vocab_size,
-            n_special,
-            special: AddedTokens::new(special.into_iter().zip(0..)),
-            counts: HashMap::new(),
-        }
+        Self { vocab_size, n_special, special: AddedTokens::new(special.into_iter().zip(0..)), counts: HashMap::new() }
     }
 
     /// Counts the pieces of one text.
@@ -101,11 +96,7 @@ impl Vocab {
         for byte in 0..=255 {
             tokens[alphabet_index(byte) as usize] = Box::from([byte]);
         }
-        Self {
-            first,
-            tokens,
-            ids: HashMap::new(),
-        }
+        Self { first, tokens, ids: HashMap::new() }
     }
 
     fn len(&self) -> u32 {
@@ -144,30 +135,16 @@ struct Words {
 
 impl Words {
     fn new(counts: HashMap<Box<[u8]>, i64>, first_byte: u32) -> Self {
-        let to_ids = |word: &[u8]| {
-            word.iter()
-                .map(|&byte| first_byte + alphabet_index(byte))
-                .collect()
-        };
-        let words: Vec<(Vec<u32>, i64)> = counts
-            .iter()
-            .map(|(word, &count)| (to_ids(word), count))
-            .collect();
+        let to_ids = |word: &[u8]| word.iter().map(|&byte| first_byte + alphabet_index(byte)).collect();
+        let words: Vec<(Vec<u32>, i64)> = counts.iter().map(|(word, &count)| (to_ids(word), count)).collect();
         let mut pairs = FxHashMap::<Pair, Occurrences>::default();
         for (i, (ids, count)) in words.iter().enumerate() {
             for pair in ids.windows(2) {
                 add(&mut pairs, (pair[0], pair[1]), *count, i as u32);
             }
         }
-        let queue = pairs
-            .iter()
-            .map(|(&pair, at)| (at.count, std::cmp::Reverse(pair)))
-            .collect();
-        Self {
-            words,
-            pairs,
-            queue,
-        }
+        let queue = pairs.iter().map(|(&pair, at)| (at.count, std::cmp::Reverse(pair))).collect();
+        Self { words, pairs, queue }
     }
 
     /// Takes the best pair out, or none when the best occurs too rarely.
@@ -189,10 +166,7 @@ impl Words {
 
     /// Replaces `pair` by `merged` in every word and brings the counts of the neighbouring pairs up to date.
     fn apply(&mut self, pair: Pair, merged: u32) {
-        let at = self
-            .pairs
-            .remove(&pair)
-            .expect("the best pair has occurrences");
+        let at = self.pairs.remove(&pair).expect("the best pair has occurrences");
         let mut grown = Vec::new();
         for index in at.words {
             let (ids, count) = &mut self.words[index as usize];
@@ -257,9 +231,7 @@ mod tests {
     fn plain_merges(texts: &[&str], n_merges: usize) -> Vec<Pair> {
         let mut words: Vec<Vec<u32>> = Vec::new();
         for text in texts {
-            for_each_piece(text, |piece| {
-                words.push(piece.iter().map(|&byte| alphabet_index(byte)).collect())
-            });
+            for_each_piece(text, |piece| words.push(piece.iter().map(|&byte| alphabet_index(byte)).collect()));
         }
         let mut spelling: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut bytes: Vec<Vec<u8>> = vec![Vec::new(); 256];
@@ -267,29 +239,18 @@ mod tests {
         let mut merges = Vec::new();
         while merges.len() < n_merges {
             let mut counts: HashMap<Pair, i64> = HashMap::new();
-            words
-                .iter()
-                .flat_map(|word| word.windows(2))
-                .for_each(|w| *counts.entry((w[0], w[1])).or_default() += 1);
-            let best = counts
-                .iter()
-                .max_by_key(|(pair, count)| (**count, std::cmp::Reverse(**pair)));
+            words.iter().flat_map(|word| word.windows(2)).for_each(|w| *counts.entry((w[0], w[1])).or_default() += 1);
+            let best = counts.iter().max_by_key(|(pair, count)| (**count, std::cmp::Reverse(**pair)));
             let Some((&pair, &count)) = best else { break };
             if count < MIN_COUNT {
                 break;
             }
-            let text = [
-                bytes[pair.0 as usize].clone(),
-                bytes[pair.1 as usize].clone(),
-            ]
-            .concat();
+            let text = [bytes[pair.0 as usize].clone(), bytes[pair.1 as usize].clone()].concat();
             let merged = *spelling.entry(text.clone()).or_insert(bytes.len() as u32);
             if merged as usize == bytes.len() {
                 bytes.push(text);
             }
-            words
-                .iter_mut()
-                .for_each(|word| merge_word(word, pair, merged, |_, _| ()));
+            words.iter_mut().for_each(|word| merge_word(word, pair, merged, |_, _| ()));
             merges.push(pair);
         }
         merges
@@ -303,14 +264,8 @@ mod tests {
 
     #[test]
     fn incremental_counts_give_the_merges_of_the_plain_rule() {
-        let texts = [
-            include_str!("pieces.rs"),
-            "aaaa aaaaa aaaaaa abab ababab \n\n  \n\n",
-        ];
-        let pairs: Vec<Pair> = trained(&texts, 400)
-            .iter()
-            .map(|&[left, right, _]| (left, right))
-            .collect();
+        let texts = [include_str!("pieces.rs"), "aaaa aaaaa aaaaaa abab ababab \n\n  \n\n"];
+        let pairs: Vec<Pair> = trained(&texts, 400).iter().map(|&[left, right, _]| (left, right)).collect();
         assert_eq!(pairs, plain_merges(&texts, 400));
     }
 

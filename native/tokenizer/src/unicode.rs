@@ -66,10 +66,7 @@ fn expand(runs: &str) -> Box<[u8]> {
     let mut classes = Vec::with_capacity(0x11_0000);
     let mut rest = runs;
     while let Some(letter) = rest.bytes().next() {
-        let digits = rest[1..]
-            .bytes()
-            .take_while(|b| !b.is_ascii_uppercase())
-            .count();
+        let digits = rest[1..].bytes().take_while(|b| !b.is_ascii_uppercase()).count();
         let length = match &rest[1..=digits] {
             "" => 1,
             text => usize::from_str_radix(text, 36).expect("a run length in base 36"),
@@ -113,13 +110,11 @@ mod tests {
             return WHITESPACE;
         }
         match get_general_category(c) {
-            UppercaseLetter | LowercaseLetter | TitlecaseLetter | ModifierLetter | OtherLetter => {
-                LETTER
-            }
+            UppercaseLetter | LowercaseLetter | TitlecaseLetter | ModifierLetter | OtherLetter => LETTER,
             NonspacingMark | SpacingMark | EnclosingMark => MARK,
             DecimalNumber | LetterNumber | OtherNumber => NUMBER,
-            ConnectorPunctuation | DashPunctuation | OpenPunctuation | ClosePunctuation
-            | InitialPunctuation | FinalPunctuation | OtherPunctuation => PUNCTUATION,
+            ConnectorPunctuation | DashPunctuation | OpenPunctuation | ClosePunctuation | InitialPunctuation
+            | FinalPunctuation | OtherPunctuation => PUNCTUATION,
             MathSymbol | CurrencySymbol | ModifierSymbol | OtherSymbol => SYMBOL,
             _ => OTHER,
         }

@@ -27,7 +27,7 @@ test("a list of calls runs in order", async () => {
   const y = backend.alloc(8);
   const words = [
     encodeCall("fill", { y: at(y) }, { n: 2, value: 3 }),
-    encodeCall("axpy", { x: at(y), y: at(y) }, { n: 1, scale: 1 }),
+    encodeCall("axpy", { x: at(y, 1), y: at(y) }, { n: 1, scale: 1 }),
   ];
   backend.run(Float64Array.from(words.flatMap((call) => [...call])));
   expect([...new Float32Array((await backend.read(y, 0, 8)).buffer)]).toEqual([6, 3]);

@@ -129,7 +129,7 @@ class ReferenceBackend implements Backend {
     this.#peakBytes = this.#liveBytes;
   }
 
-  #runOne<K extends KernelName>(name: K, decoded: DecodedCall): void {
+  #runOne<K extends KernelName>(name: K, decoded: DecodedCall & { readonly name: K }): void {
     const call = new Call<K>(decoded, (handle) => this.#bufferOf(handle));
     BODIES[name](call);
     call.finish();

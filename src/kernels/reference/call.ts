@@ -11,12 +11,22 @@ export type Floats = Float32Array | Float64Array;
 type OperandName<K extends KernelName> = keyof KernelOperands<K> & string;
 type NumberName<K extends KernelName> = keyof KernelNumbers<K> & string;
 
+/** Bytes that a call has taken so far. */
+interface Claim {
+  readonly name: string;
+  readonly handle: Handle;
+  readonly start: number;
+  readonly end: number;
+  readonly isWritten: boolean;
+}
+
 /** The written operands that may be bf16; every read one may. */
 const BF16_OUTPUTS: ReadonlySet<string> = new Set(["copy2d.y", "adamwInto.copy"]);
 
 export class Call<K extends KernelName> {
   readonly #call: DecodedCall;
   readonly #bufferOf: (handle: Handle) => ArrayBuffer;
+  readonly #claims: Claim[] = [];
   readonly #toEncode: { floats: Floats; bits: Uint16Array }[] = [];
 
   constructor(call: DecodedCall, bufferOf: (handle: Handle) => ArrayBuffer) {
@@ -113,8 +123,7 @@ export class Call<K extends KernelName> {
   #decodeBf16(name: string, bits: Uint16Array): Float32Array {
     const floats = new Float32Array(bits.length);
     for (let i = 0; i < bits.length; i++) floats[i] = fromBf16Bits(bits[i]!);
-    const role = (KERNELS[this.#call.name].operands as Record<string, string>)[name]!;
-    if (!role.startsWith("in")) {
+    if (this.#isWritten(name)) {
       invariant(
         BF16_OUTPUTS.has(`${this.#call.name}.${name}`),
         `${this.#place(name)} is written in f32 or f64, got bf16`,
@@ -133,7 +142,30 @@ export class Call<K extends KernelName> {
       Number.isSafeInteger(offset) && offset >= 0 && end <= buffer.byteLength,
       `${this.#place(name)} lies in its buffer of ${buffer.byteLength} bytes, got elements ${offset} to ${offset + length}`,
     );
-    return [buffer, bytesOf(dtype, offset)];
+    const start = bytesOf(dtype, offset);
+    this.#claim({ name, handle, start, end, isWritten: this.#isWritten(name) });
+    return [buffer, start];
+  }
+
+  /** What a kernel writes overlaps nothing else of the call, as threads could not agree on an order. */
+  #claim(claim: Claim): void {
+    if (claim.start === claim.end) return;
+    const met = this.#claims.find(
+      (other) => other.handle === claim.handle && claim.start < other.end && other.start < claim.end,
+    );
+    const allowed = met === undefined || !(met.isWritten || claim.isWritten) || this.#mayOverlap(met, claim);
+    invariant(allowed, `${this.#place(claim.name)} does not overlap ${met?.name}`);
+    this.#claims.push(claim);
+  }
+
+  /** Gradients of attention are columns of shared rows; the gradient of the loss may replace the logits. */
+  #mayOverlap(a: Claim, b: Claim): boolean {
+    if (this.#call.name === "attentionBackward") return a.isWritten && b.isWritten;
+    return this.#call.name === "softmaxCrossEntropy" && a.name === "logits" && a.start === b.start && a.end === b.end;
+  }
+
+  #isWritten(name: string): boolean {
+    return !(KERNELS[this.#call.name].operands as Record<string, string>)[name]!.startsWith("in");
   }
 
   #place(name: string): string {

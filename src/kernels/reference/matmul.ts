@@ -1,5 +1,6 @@
 /** Matrix products. Each packs its factors into dense float64 matrices and multiplies those. */
 
+import { invariant } from "../../core/errors.ts";
 import { roundToBf16, spanOf, type Call, type Floats } from "./call.ts";
 
 /** A dense float64 matrix whose element (i, j) is source[offset + i·rowStride + j·colStride], rounded when asked. */
@@ -103,7 +104,8 @@ export function groupedMatmul(call: Call<"groupedMatmul">): void {
   const [rowStride, colStride] = transW ? [inDim, 1] : [1, inDim];
   const xRows = call.count("xRows");
   const index = call.optionalIndices("rowIndex", rows, xRows);
-  const x = call.floats("x", (index === undefined ? rows : xRows) * k);
+  const x = call.floats("x", xRows * k);
+  invariant(index !== undefined || rows <= xRows, `groupedMatmul.x has ${rows} rows, got ${xRows}`);
   const w = call.floats("w", experts * outDim * inDim);
   const offsets = call.starts("offsets", experts, rows);
   const y = call.floats("y", rows * n);
@@ -125,8 +127,10 @@ export function groupedMatmulBackwardW(call: Call<"groupedMatmulBackwardW">): vo
   const toBf16 = call.flag("compute");
   const xIndex = call.optionalIndices("xIndex", rows, xRows);
   const dyIndex = call.optionalIndices("dyIndex", rows, dyRows);
-  const x = call.floats("x", (xIndex === undefined ? rows : xRows) * inDim);
-  const dy = call.floats("dy", (dyIndex === undefined ? rows : dyRows) * outDim);
+  const x = call.floats("x", xRows * inDim);
+  const dy = call.floats("dy", dyRows * outDim);
+  invariant(xIndex !== undefined || rows <= xRows, `groupedMatmulBackwardW.x has ${rows} rows, got ${xRows}`);
+  invariant(dyIndex !== undefined || rows <= dyRows, `groupedMatmulBackwardW.dy has ${rows} rows, got ${dyRows}`);
   const offsets = call.starts("offsets", experts, rows);
   const dw = call.floats("dw", experts * outDim * inDim);
   for (let e = 0; e < experts; e++) {

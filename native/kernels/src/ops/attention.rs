@@ -7,15 +7,14 @@ use std::ops::Range;
 
 use super::chunks::{GRAIN, Shared, each_chunk};
 use super::moe::row_starts;
-use super::simd::{exp_of_negative, max, per_isa, sum, to_bf16};
-use crate::gemm::{Compute, MatIn, serial};
+use super::simd::{exp_of_negative, max, per_isa, sum};
+use crate::gemm::packed::{PackedTiles, Side, multiply};
+use crate::gemm::{Compute, MatIn};
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa};
 
-/// Query rows of a tile of scores.
-const QUERIES: usize = 128;
-/// Keys of a tile of scores; a multiple of `QUERIES`, so that every row of a tile sees a key of it.
-const KEYS: usize = 256;
+/// Queries and keys of a tile of scores.
+pub(super) const TILE: usize = 128;
 /// Query rows of a chunk: tiles that share the packed keys.
 const RUN: usize = 512;
 
@@ -173,58 +172,37 @@ pub(super) fn groups<T: Clone>(items: &[T], rows: impl Fn(&T) -> usize) -> Vec<V
     groups
 }
 
-/// A packed matrix that a product reads: bf16 when products are.
-pub(super) struct Packed {
-    wide: Scratch<f32>,
-    narrow: Scratch<u16>,
-    width: usize,
-    compute: Compute,
+/// A matrix of which `rows` rows of a head are read.
+pub(super) fn matrix(x: &[f32], place: Place, rows: &Range<usize>, head: usize) -> MatIn<'static> {
+    MatIn::f32(x[place.at(rows.start, head)..].as_ptr(), place.row)
 }
 
-impl Packed {
-    pub(super) fn new(rows: usize, width: usize, compute: Compute) -> Self {
-        let (wide, narrow) = if compute == Compute::F32 { (rows * width, 0) } else { (0, rows * width) };
-        Self { wide: Scratch::take(wide), narrow: Scratch::take(narrow), width, compute }
-    }
-
-    /// Copies `rows` rows that begin at `x[from]`, `stride` apart, to columns `column…` of the first rows.
-    pub(super) fn fill(&mut self, isa: Isa, x: &[f32], from: usize, stride: usize, rows: usize, columns: Range<usize>) {
-        for r in 0..rows {
-            let x = &x[from + r * stride..][..columns.len()];
-            let to = r * self.width + columns.start..r * self.width + columns.end;
-            match self.compute {
-                Compute::F32 => self.wide[to].copy_from_slice(x),
-                Compute::Bf16 => narrow_row(isa, x, &mut self.narrow[to]),
-            }
-        }
-    }
-
-    /// The matrix from `row` on.
-    pub(super) fn from_row(&self, row: usize) -> MatIn<'static> {
-        let from = row * self.width;
-        match self.compute {
-            Compute::F32 => MatIn::f32(self.wide[from..].as_ptr(), self.width),
-            Compute::Bf16 => MatIn::bf16(self.narrow[from..].as_ptr(), self.width),
-        }
-    }
-}
-
-per_isa! {
-    pub(super) fn narrow_row(x: &[f32], y: &mut [u16]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = to_bf16(x);
-        }
-    }
-}
-
-/// Packs the two parts of the keys in `rows` of a head side by side.
-pub(super) fn pack_keys(isa: Isa, to: &mut Packed, x: Qkv, shape: &Attention, head: usize, rows: Range<usize>) {
+/// The two parts of some keys of a head side by side; without a second part, the keys where they are.
+pub(super) fn join_keys(
+    to: &mut [f32],
+    x: Qkv,
+    shape: &Attention,
+    head: usize,
+    rows: &Range<usize>,
+) -> MatIn<'static> {
     let (p, k) = (shape.nope_dim, shape.key_dim());
-    let k1 = shape.k1();
-    to.fill(isa, x.k1, k1.at(rows.start, head), k1.row, rows.len(), 0..p);
-    if let Some(k2) = x.k2 {
-        let place = shape.k2();
-        to.fill(isa, k2, place.at(rows.start, head), place.row, rows.len(), p..k);
+    let Some(k2) = x.k2 else { return matrix(x.k1, shape.k1(), rows, head) };
+    for (row, to) in rows.clone().zip(to.chunks_exact_mut(k.max(1))) {
+        to[..p].copy_from_slice(&x.k1[shape.k1().at(row, head)..][..p]);
+        to[p..].copy_from_slice(&k2[shape.k2().at(row, head)..][..k - p]);
+    }
+    MatIn::f32(to.as_ptr(), k)
+}
+
+/// Where rows of a head begin; panics unless they all lie inside.
+///
+/// # Safety
+/// No reference to these rows may be alive.
+pub(super) unsafe fn rows_of(operand: Shared<f32>, place: Place, head: usize, rows: &Range<usize>) -> *mut f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        operand.part(place.at(rows.end - 1, head), place.width);
+        operand.part(place.at(rows.start, head), place.width).as_mut_ptr()
     }
 }
 
@@ -234,13 +212,15 @@ struct Head<'a> {
     operands: Qkv<'a>,
     shape: Attention,
     head: usize,
-    queries: Packed,
-    keys: Packed,
-    values: Packed,
-    /// [QUERIES, KEYS]
+    /// All tiles of the run.
+    queries: PackedTiles,
+    /// One tile, as are the values and the weights.
+    keys: PackedTiles,
+    values: PackedTiles,
+    weights: PackedTiles,
+    joined: Scratch<f32>,
+    /// [TILE, TILE]
     scores: Scratch<f32>,
-    /// The scores' exponentials where products are bf16.
-    narrow: Scratch<u16>,
     /// The largest score of each row so far.
     top: Scratch<f32>,
     /// Σ exp(score − top) of each row so far.
@@ -249,84 +229,85 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     fn new(isa: Isa, operands: Qkv<'a>, shape: Attention, head: usize) -> Self {
-        let compute = shape.compute;
-        let narrow = if compute == Compute::Bf16 { QUERIES * KEYS } else { 0 };
+        let (k, u) = (shape.key_dim(), shape.value_dim);
+        let tiles = |side, tiles, lines, k| PackedTiles::new(isa, shape.compute, side, tiles, lines, k);
         Self {
             isa,
             operands,
             shape,
             head,
-            queries: Packed::new(RUN, shape.key_dim(), compute),
-            keys: Packed::new(KEYS, shape.key_dim(), compute),
-            values: Packed::new(KEYS, shape.value_dim, compute),
-            scores: Scratch::take(QUERIES * KEYS),
-            narrow: Scratch::take(narrow),
+            queries: tiles(Side::Left, RUN / TILE, TILE, k),
+            keys: tiles(Side::Right, 1, TILE, k),
+            values: tiles(Side::Right, 1, u, TILE),
+            weights: tiles(Side::Left, 1, TILE, TILE),
+            joined: Scratch::take(TILE * k),
+            scores: Scratch::take(TILE * TILE),
             top: Scratch::take(RUN),
             total: Scratch::take(RUN),
         }
     }
 
     fn attend(&mut self, run: &Run, out: Shared<f32>, lse: Shared<f32>) {
-        let (shape, isa) = (self.shape, self.isa);
-        let (q, v) = (shape.q(), shape.v());
-        self.queries.fill(isa, self.operands.q, q.at(run.rows.start, self.head), q.row, run.rows.len(), 0..q.width);
-        for key in (run.first..run.rows.end).step_by(KEYS) {
-            let keys = key..run.rows.end.min(key + KEYS);
-            pack_keys(isa, &mut self.keys, self.operands, &shape, self.head, keys.clone());
-            self.values.fill(isa, self.operands.v, v.at(key, self.head), v.row, keys.len(), 0..v.width);
-            for row in run.rows.clone().step_by(QUERIES).filter(|row| row + QUERIES > key) {
-                let rows = row..run.rows.end.min(row + QUERIES);
-                self.tile(run, rows.clone(), key..keys.end.min(rows.end), out);
+        let (shape, head, x) = (self.shape, self.head, self.operands);
+        let (k, u) = (shape.key_dim(), shape.value_dim);
+        for (tile, rows) in tiles(run.rows.clone()).enumerate() {
+            // SAFETY: the operands hold all rows, as was checked.
+            unsafe { self.queries.pack(tile, matrix(x.q, shape.q(), &rows, head), rows.len(), k) };
+        }
+        for keys in tiles(run.first..run.rows.end) {
+            let joined = join_keys(&mut self.joined, x, &shape, head, &keys);
+            // SAFETY: as above.
+            unsafe {
+                self.keys.pack(0, joined.t(), keys.len(), k);
+                self.values.pack(0, matrix(x.v, shape.v(), &keys, head), u, keys.len());
+            }
+            for (tile, rows) in tiles(run.rows.clone()).enumerate().filter(|(_, rows)| rows.start >= keys.start) {
+                self.tile(run, tile, rows, &keys, out);
             }
         }
         for (i, row) in run.rows.clone().enumerate() {
             // SAFETY: each chunk owns the rows of its head.
-            let (out, lse) = unsafe {
-                (out.part(shape.out().at(row, self.head), shape.value_dim), lse.part(row * shape.heads + self.head, 1))
-            };
-            scale_row(isa, out, 1.0 / self.total[i]);
+            let (out, lse) =
+                unsafe { (out.part(shape.out().at(row, head), u), lse.part(row * shape.heads + head, 1)) };
+            scale_row(self.isa, out, 1.0 / self.total[i]);
             lse[0] = self.top[i] + self.total[i].ln();
         }
     }
 
     /// Takes a tile of keys into the softmax and the output of a tile of rows.
-    fn tile(&mut self, run: &Run, rows: Range<usize>, keys: Range<usize>, out: Shared<f32>) {
-        let (shape, isa) = (self.shape, self.isa);
-        let (place, at) = (shape.out(), rows.start - run.rows.start);
+    fn tile(&mut self, run: &Run, tile: usize, rows: Range<usize>, keys: &Range<usize>, out: Shared<f32>) {
+        let (shape, place, isa) = (self.shape, self.shape.out(), self.isa);
         let (m, n) = (rows.len(), keys.len());
-        // SAFETY: the packed operands hold these rows, and the scores are this thread's.
-        unsafe {
-            let (a, b) = (self.queries.from_row(at), self.keys.from_row(0).t());
-            serial(isa, m, n, shape.key_dim(), a, b, self.scores.as_mut_ptr(), n, false, shape.compute);
-        }
+        // SAFETY: the scores are this thread's.
+        unsafe { multiply((&self.queries, tile), (&self.keys, 0), self.scores.as_mut_ptr(), n, false) };
         let first = keys.start == run.first;
         for i in 0..m {
             let visible = n.min(rows.start + i + 1 - keys.start);
-            let row = &mut self.scores[i * n..(i + 1) * n];
-            let (top, total) = (&mut self.top[at + i], &mut self.total[at + i]);
+            let at = rows.start + i - run.rows.start;
+            let (top, total) = (&mut self.top[at], &mut self.total[at]);
             if first {
                 (*top, *total) = (f32::NEG_INFINITY, 0.0);
             }
+            let row = &mut self.scores[i * n..(i + 1) * n];
             let shrink = softmax_row(isa, row, visible, shape.scale, top, total);
             if !first && shrink != 1.0 {
                 // SAFETY: each chunk owns the rows of its head.
                 scale_row(isa, unsafe { out.part(place.at(rows.start + i, self.head), place.width) }, shrink);
             }
-            if shape.compute == Compute::Bf16 {
-                narrow_row(isa, row, &mut self.narrow[i * n..(i + 1) * n]);
-            }
         }
-        let p = match shape.compute {
-            Compute::F32 => MatIn::f32(self.scores.as_ptr(), n),
-            Compute::Bf16 => MatIn::bf16(self.narrow.as_ptr(), n),
-        };
-        // SAFETY: each chunk owns the rows of its head; the last row's part ends where the product does.
+        // SAFETY: the scores are [m, n], and each chunk owns the rows of its head.
         unsafe {
-            out.part(place.at(rows.end - 1, self.head), place.width);
-            let c = out.part(place.at(rows.start, self.head), place.width).as_mut_ptr();
-            serial(isa, m, place.width, n, p, self.values.from_row(0), c, place.row, !first, shape.compute);
+            self.weights.pack(0, MatIn::f32(self.scores.as_ptr(), n), m, n);
+            let c = rows_of(out, place, self.head, &rows);
+            multiply((&self.weights, 0), (&self.values, 0), c, place.row, !first);
         }
     }
+}
+
+/// The rows cut into tiles.
+pub(super) fn tiles(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = rows.end;
+    rows.step_by(TILE).map(move |row| row..end.min(row + TILE))
 }
 
 per_isa! {

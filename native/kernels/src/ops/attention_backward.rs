@@ -4,17 +4,13 @@
 
 use std::ops::Range;
 
-use super::attention::{Attention, Packed, Place, Qkv, groups, narrow_row, pack_keys, run_chunks};
+use super::attention::{Attention, Place, Qkv, TILE, groups, join_keys, matrix, rows_of, run_chunks, tiles};
 use super::chunks::{Shared, each_rows};
 use super::simd::{add_scaled, dot, exp_of_negative, per_isa};
-use crate::gemm::{Compute, MatIn, serial};
+use crate::gemm::MatIn;
+use crate::gemm::packed::{PackedTiles, Side, multiply};
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa};
-
-/// Query rows of a tile of scores.
-const QUERIES: usize = 128;
-/// Keys of a tile of scores.
-const KEYS: usize = 128;
 
 /// What the forward pass left, and the gradient of its output; out and d_out [n, heads, value_dim], lse [n, heads].
 #[derive(Clone, Copy)]
@@ -116,17 +112,23 @@ struct Head<'a> {
     dk2: Option<(Shared<'a, f32>, Place)>,
     shape: Attention,
     head: usize,
-    /// Of the whole sequence, as are dOut, lse and delta.
-    queries: Packed,
-    d_outs: Packed,
+    /// Tiles of the whole sequence: as columns of the scores, and as the factor of dk and dv.
+    query_columns: PackedTiles,
+    query_rows: PackedTiles,
+    d_out_columns: PackedTiles,
+    d_out_rows: PackedTiles,
+    /// Of the whole sequence, as is delta.
     lse: Scratch<f32>,
     delta: Scratch<f32>,
-    /// Of the tile, as are the values and dk.
-    keys: Packed,
-    values: Packed,
+    /// Of one tile, as is all below.
+    keys: PackedTiles,
+    key_rows: PackedTiles,
+    values: PackedTiles,
+    factor: PackedTiles,
+    joined: Scratch<f32>,
     d_keys: Scratch<f32>,
-    scores: Tile,
-    d_scores: Tile,
+    scores: Scratch<f32>,
+    d_scores: Scratch<f32>,
 }
 
 impl<'a> Head<'a> {
@@ -137,9 +139,10 @@ impl<'a> Head<'a> {
         dk2: Option<(Shared<'a, f32>, Place)>,
         shape: Attention,
         head: usize,
-        rows: usize,
+        longest: usize,
     ) -> Self {
-        let (k, u, compute) = (shape.key_dim(), shape.value_dim, shape.compute);
+        let (k, u, all) = (shape.key_dim(), shape.value_dim, longest.div_ceil(TILE));
+        let tiles = |side, tiles, lines, k| PackedTiles::new(isa, shape.compute, side, tiles, lines, k);
         Self {
             isa,
             saved,
@@ -147,81 +150,98 @@ impl<'a> Head<'a> {
             dk2,
             shape,
             head,
-            queries: Packed::new(rows, k, compute),
-            d_outs: Packed::new(rows, u, compute),
-            lse: Scratch::take(rows),
-            delta: Scratch::take(rows),
-            keys: Packed::new(KEYS, k, compute),
-            values: Packed::new(KEYS, u, compute),
-            d_keys: Scratch::take(KEYS * k),
-            scores: Tile::new(compute),
-            d_scores: Tile::new(compute),
+            query_columns: tiles(Side::Right, all, TILE, k),
+            query_rows: tiles(Side::Right, all, k, TILE),
+            d_out_columns: tiles(Side::Right, all, TILE, u),
+            d_out_rows: tiles(Side::Right, all, u, TILE),
+            lse: Scratch::take(longest),
+            delta: Scratch::take(longest),
+            keys: tiles(Side::Left, 1, TILE, k),
+            key_rows: tiles(Side::Right, 1, k, TILE),
+            values: tiles(Side::Left, 1, TILE, u),
+            factor: tiles(Side::Left, 1, TILE, TILE),
+            joined: Scratch::take(TILE * k),
+            d_keys: Scratch::take(TILE * k),
+            scores: Scratch::take(TILE * TILE),
+            d_scores: Scratch::take(TILE * TILE),
         }
     }
 
-    fn sequence(&mut self, rows: Range<usize>) {
-        let (shape, head) = (self.shape, self.head);
-        let (v, first, len) = (shape.v(), rows.start, rows.len());
-        self.pack_queries(rows.clone());
-        for key in rows.clone().step_by(KEYS) {
-            let keys = key..rows.end.min(key + KEYS);
-            pack_keys(self.isa, &mut self.keys, self.saved.qkv, &shape, head, keys.clone());
-            self.values.fill(self.isa, self.saved.qkv.v, v.at(key, head), v.row, keys.len(), 0..v.width);
-            for at in (key - first..len).step_by(QUERIES) {
-                self.tile(first, at..len.min(at + QUERIES), keys.clone());
+    fn sequence(&mut self, sequence: Range<usize>) {
+        let (shape, head, x) = (self.shape, self.head, self.saved.qkv);
+        let (k, u) = (shape.key_dim(), shape.value_dim);
+        self.pack_queries(sequence.clone());
+        for keys in tiles(sequence.clone()) {
+            let joined = join_keys(&mut self.joined, x, &shape, head, &keys);
+            // SAFETY: the operands hold all rows, as was checked.
+            unsafe {
+                self.keys.pack(0, joined, keys.len(), k);
+                self.key_rows.pack(0, joined, k, keys.len());
+                self.values.pack(0, matrix(x.v, shape.v(), &keys, head), keys.len(), u);
+            }
+            let first = (keys.start - sequence.start) / TILE;
+            for (i, rows) in tiles(keys.start..sequence.end).enumerate() {
+                self.tile(&sequence, first + i, rows, &keys);
             }
             self.store_keys(keys);
         }
     }
 
     /// Packs what belongs to the queries of the sequence, and clears its dq.
-    fn pack_queries(&mut self, rows: Range<usize>) {
-        let (shape, isa, head) = (self.shape, self.isa, self.head);
-        let (q, out) = (shape.q(), shape.out());
-        self.queries.fill(isa, self.saved.qkv.q, q.at(rows.start, head), q.row, rows.len(), 0..q.width);
-        self.d_outs.fill(isa, self.saved.d_out, out.at(rows.start, head), out.row, rows.len(), 0..out.width);
-        for (i, row) in rows.enumerate() {
-            let at = out.at(row, head)..out.at(row, head) + out.width;
-            self.delta[i] = dot_row(isa, &self.saved.d_out[at.clone()], &self.saved.out[at]);
+    fn pack_queries(&mut self, sequence: Range<usize>) {
+        let (shape, head) = (self.shape, self.head);
+        let (q, out, k, u) = (shape.q(), shape.out(), shape.key_dim(), shape.value_dim);
+        for (tile, rows) in tiles(sequence.clone()).enumerate() {
+            let queries = matrix(self.saved.qkv.q, q, &rows, head);
+            let d_outs = matrix(self.saved.d_out, out, &rows, head);
+            // SAFETY: the operands hold all rows, as was checked.
+            unsafe {
+                self.query_columns.pack(tile, queries.t(), rows.len(), k);
+                self.query_rows.pack(tile, queries, k, rows.len());
+                self.d_out_columns.pack(tile, d_outs.t(), rows.len(), u);
+                self.d_out_rows.pack(tile, d_outs, u, rows.len());
+            }
+        }
+        for (i, row) in sequence.enumerate() {
+            let at = out.at(row, head)..out.at(row, head) + u;
+            self.delta[i] = dot_row(self.isa, &self.saved.d_out[at.clone()], &self.saved.out[at]);
             self.lse[i] = self.saved.lse[row * shape.heads + head];
             // SAFETY: each chunk owns the rows of its head.
             unsafe {
                 self.gradients.delta.part(row * shape.heads + head, 1)[0] = self.delta[i];
-                self.gradients.dq.part(q.at(row, head), q.width).fill(0.0);
+                self.gradients.dq.part(q.at(row, head), k).fill(0.0);
             }
         }
     }
 
-    /// What the queries `at` (counted from row `first`) and a tile of keys give to dq, dk and dv.
-    fn tile(&mut self, first: usize, at: Range<usize>, keys: Range<usize>) {
-        let (shape, isa, compute) = (self.shape, self.isa, self.shape.compute);
-        let (k, u) = (shape.key_dim(), shape.value_dim);
-        let (m, n) = (keys.len(), at.len());
-        let (queries, d_outs) = (self.queries.from_row(at.start), self.d_outs.from_row(at.start));
-        let (keys_in, values) = (self.keys.from_row(0), self.values.from_row(0));
-        // SAFETY: the packed operands hold these rows, and the tiles are this thread's.
+    /// What a tile of queries and a tile of keys give to dq, dk and dv.
+    fn tile(&mut self, sequence: &Range<usize>, tile: usize, rows: Range<usize>, keys: &Range<usize>) {
+        let (shape, head, k) = (self.shape, self.head, self.shape.key_dim());
+        let (m, n) = (keys.len(), rows.len());
+        // SAFETY: the scores are this thread's.
         unsafe {
-            serial(isa, m, n, k, keys_in, queries.t(), self.scores.wide.as_mut_ptr(), n, false, compute);
-            serial(isa, m, n, u, values, d_outs.t(), self.d_scores.wide.as_mut_ptr(), n, false, compute);
+            multiply((&self.keys, 0), (&self.query_columns, tile), self.scores.as_mut_ptr(), n, false);
+            multiply((&self.values, 0), (&self.d_out_columns, tile), self.d_scores.as_mut_ptr(), n, false);
         }
-        let (lse, delta) = (&self.lse[at.clone()], &self.delta[at.clone()]);
-        for j in 0..m {
-            let hidden = (keys.start + j).saturating_sub(first + at.start).min(n);
-            let (scores, d_scores) = (self.scores.row(j, n), self.d_scores.row(j, n));
-            gradient_row(isa, scores, d_scores, hidden, shape.scale, lse, delta);
-            self.scores.round_row(isa, j, n);
-            self.d_scores.round_row(isa, j, n);
+        let at = rows.start - sequence.start..rows.end - sequence.start;
+        let (lse, delta) = (&self.lse[at.clone()], &self.delta[at]);
+        let each = self.scores.chunks_exact_mut(n).zip(self.d_scores.chunks_exact_mut(n)).take(m);
+        for (j, (scores, d_scores)) in each.enumerate() {
+            let hidden = (keys.start + j).saturating_sub(rows.start).min(n);
+            gradient_row(self.isa, scores, d_scores, hidden, shape.scale, lse, delta);
         }
-        let (p, ds) = (self.scores.matrix(n), self.d_scores.matrix(n));
-        let accumulate = first + at.start > keys.start;
-        let (q_place, v_place) = (shape.q(), shape.v());
-        // SAFETY: each chunk owns the rows of its head, and both ends of the products lie inside the operands.
+        let accumulate = rows.start > keys.start;
+        let (p, ds) = (MatIn::f32(self.scores.as_ptr(), n), MatIn::f32(self.d_scores.as_ptr(), n));
+        // SAFETY: the tiles of scores are [m, n], and each chunk owns the rows of its head.
         unsafe {
-            let dv = rows_of(self.gradients.dv, v_place, self.head, keys.clone());
-            serial(isa, m, u, n, p, d_outs, dv, v_place.row, accumulate, compute);
-            serial(isa, m, k, n, ds, queries, self.d_keys.as_mut_ptr(), k, accumulate, compute);
-            let dq = rows_of(self.gradients.dq, q_place, self.head, first + at.start..first + at.end);
-            serial(isa, n, k, m, ds.t(), keys_in, dq, q_place.row, true, compute);
+            self.factor.pack(0, p, m, n);
+            let dv = rows_of(self.gradients.dv, shape.v(), head, keys);
+            multiply((&self.factor, 0), (&self.d_out_rows, tile), dv, shape.v().row, accumulate);
+            self.factor.pack(0, ds, m, n);
+            multiply((&self.factor, 0), (&self.query_rows, tile), self.d_keys.as_mut_ptr(), k, accumulate);
+            self.factor.pack(0, ds.t(), n, m);
+            let dq = rows_of(self.gradients.dq, shape.q(), head, &rows);
+            multiply((&self.factor, 0), (&self.key_rows, 0), dq, shape.q().row, true);
         }
     }
 
@@ -235,50 +255,6 @@ impl<'a> Head<'a> {
                 // SAFETY: as above.
                 unsafe { dk2.part(place.at(row, self.head), k - p) }.copy_from_slice(&d_key[p..]);
             }
-        }
-    }
-}
-
-/// Where rows of a head begin; panics unless they all lie inside.
-///
-/// # Safety
-/// No other reference to these rows may be alive.
-unsafe fn rows_of(operand: Shared<f32>, place: Place, head: usize, rows: Range<usize>) -> *mut f32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        operand.part(place.at(rows.end - 1, head), place.width);
-        operand.part(place.at(rows.start, head), place.width).as_mut_ptr()
-    }
-}
-
-/// A tile of scores, and its rounded copy where products are bf16.
-struct Tile {
-    wide: Scratch<f32>,
-    narrow: Scratch<u16>,
-    compute: Compute,
-}
-
-impl Tile {
-    fn new(compute: Compute) -> Self {
-        let narrow = if compute == Compute::Bf16 { QUERIES * KEYS } else { 0 };
-        Self { wide: Scratch::take(QUERIES * KEYS), narrow: Scratch::take(narrow), compute }
-    }
-
-    fn row(&mut self, row: usize, width: usize) -> &mut [f32] {
-        &mut self.wide[row * width..(row + 1) * width]
-    }
-
-    fn round_row(&mut self, isa: Isa, row: usize, width: usize) {
-        if self.compute == Compute::Bf16 {
-            let at = row * width..(row + 1) * width;
-            narrow_row(isa, &self.wide[at.clone()], &mut self.narrow[at]);
-        }
-    }
-
-    fn matrix(&self, width: usize) -> MatIn<'static> {
-        match self.compute {
-            Compute::F32 => MatIn::f32(self.wide.as_ptr(), width),
-            Compute::Bf16 => MatIn::bf16(self.narrow.as_ptr(), width),
         }
     }
 }
@@ -314,6 +290,7 @@ per_isa! {
 mod tests {
     use super::*;
     use crate::ops::attention::tests::{Case, Dims, plain, plain_row};
+    use crate::gemm::Compute;
     use crate::ops::testing::{Rng, assert_close, differences, inner, on_every_isa, wide};
 
     /// dq, dkv and dk2, with 0.5 left in columns that the kernel must not touch.

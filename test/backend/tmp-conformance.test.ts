@@ -1,0 +1,85 @@
+/** Every kernel of the native backend against the reference, on every instruction set of this machine. */
+
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Rng } from "../../src/core/index.ts";
+import { KERNELS, type Backend, type KernelName } from "../../src/kernels/index.ts";
+import { createNativeBackend, nativeIsas } from "./tmp-shim.ts";
+import { runKernel } from "../helpers/kernel-calls.ts";
+import { ATTENTION_CASES } from "./attention-cases.ts";
+import { reference, type Case, type Cases, type Results } from "./case.ts";
+import { ELEMENTWISE_CASES } from "./elementwise-cases.ts";
+import { MATMUL_CASES } from "./matmul-cases.ts";
+import { MOE_CASES } from "./moe-cases.ts";
+import type { Bound } from "./tolerances.ts";
+
+const CASES: { readonly [K in KernelName]: Cases<K> } = {
+  ...ELEMENTWISE_CASES,
+  ...MATMUL_CASES,
+  ...MOE_CASES,
+  ...ATTENTION_CASES,
+};
+const SEED = 2024;
+const KERNEL_NAMES = Object.keys(KERNELS) as KernelName[];
+
+const casesOf = <K extends KernelName>(kernel: K): Iterable<Case<K>> => CASES[kernel](new Rng(SEED, kernel));
+
+const backends = nativeIsas().map((isa) => ({
+  isa,
+  one: createNativeBackend({ isa, threads: 1 }),
+  two: createNativeBackend({ isa, threads: 2 }),
+}));
+
+const run = <K extends KernelName>(backend: Backend, kernel: K, { fields, numbers, alias }: Case<K>): Results<K> =>
+  runKernel<K>(backend, kernel, fields, numbers, alias);
+
+/** Where two results differ most beyond what is allowed, in words; undefined when they agree. */
+function disagreement(got: Float64Array, want: Float64Array, bound: Bound | undefined): string | undefined {
+  let worst: number | undefined;
+  let worstError = 0;
+  for (const [i, value] of want.entries()) {
+    if (Object.is(got[i], value)) continue;
+    // The bits of NaN and the sign of zero are free.
+    if ((Number.isNaN(value) && Number.isNaN(got[i])) || (value === 0 && got[i] === 0)) continue;
+    const error = Math.abs(got[i]! - value);
+    if (error <= (bound?.(i) ?? 0)) continue;
+    if (worst === undefined || error > worstError || Number.isNaN(error)) [worst, worstError] = [i, error];
+  }
+  if (worst === undefined) return undefined;
+  const allowed = bound?.(worst) ?? 0;
+  return `index ${worst}: got ${got[worst]}, want ${want[worst]}, difference ${worstError}, allowed ${allowed}`;
+}
+
+describe.each(KERNEL_NAMES)("%s", (kernel) => {
+  let cases: Case<typeof kernel>[] = [];
+  beforeAll(() => {
+    cases = [...casesOf(kernel)];
+  });
+  afterAll(() => {
+    cases = [];
+  });
+
+  test("agrees with the reference on every instruction set", () => {
+    for (const item of cases) {
+      const want = run(reference, kernel, item);
+      const bounds: Partial<Record<string, Bound>> = item.bounds?.(want) ?? {};
+      for (const { isa, one } of backends) {
+        for (const [key, got] of Object.entries<Float64Array>(run(one, kernel, item))) {
+          const place = `${isa}: ${kernel}.${key} (${item.title}; seed ${SEED}, stream ${kernel})`;
+          expect(disagreement(got, want[key as keyof typeof want], bounds[key]), place).toBeUndefined();
+        }
+      }
+    }
+  });
+
+  test("gives equal bits on one thread and on two", () => {
+    for (const item of cases) {
+      for (const { isa, one, two } of backends) {
+        const want = run(one, kernel, item);
+        for (const [key, got] of Object.entries<Float64Array>(run(two, kernel, item))) {
+          const same = got.every((value, i) => Object.is(value, want[key as keyof typeof want][i]));
+          expect(same, `${isa}: ${kernel}.${key} (${item.title}; seed ${SEED}, stream ${kernel})`).toBe(true);
+        }
+      }
+    }
+  });
+});
