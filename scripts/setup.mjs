@@ -105,7 +105,7 @@ async function ensureInstalled() {
     results: [join(root, "node_modules", ".package-lock.json")],
     build: async () => {
       say("installing the npm packages");
-      const args = ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=notice"];
+      const args = ["ci", "--include=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=notice"];
       // npm is a script for cmd on Windows, and Node starts those only through a shell.
       await runTool("npm", args, { cwd: root, shell: process.platform === "win32" });
     },

@@ -4,7 +4,7 @@ import { cpus, totalmem } from "node:os";
 import { Command } from "commander";
 import { CORPORA } from "../data/index.ts";
 import { isFetched } from "../data/node.ts";
-import { availableIsas } from "../kernels/node.ts";
+import { nativeIsas } from "../kernels/node.ts";
 import { cacheDir, openBackend } from "./options.ts";
 import { bytes, print, printJson } from "./output.ts";
 
@@ -25,7 +25,7 @@ function doctor({ json = false }: { json?: boolean }): void {
     memory_bytes: totalmem(),
     threads: backend.threads,
     isa: backend.isa,
-    isas: availableIsas(),
+    isas: nativeIsas(),
     cache: cacheDir(),
     corpora: CORPORA.filter((corpus) => isFetched(corpus, cacheDir())).map(({ name }) => name),
   };

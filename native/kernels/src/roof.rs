@@ -1,37 +1,123 @@
-//! The measured roof of this machine: what the cores can do at best, so that speeds can be told as a share of it.
+//! The measured roof of this machine: what the cores can do at best, and what the matrix products reach of it.
 
+use crate::gemm::{Compute, GroupedMatmul, MatIn, Matmul, Product, grouped_matmul, matmul};
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa, Pool};
 use std::hint::black_box;
+use std::sync::Mutex;
 use std::time::Instant;
 
-/// Best rates over all threads together.
+/// Best rates over all threads together; a multiply-add is two operations. 0 where the CPU lacks the unit.
 #[derive(Clone, Copy, Debug)]
-pub struct Roof {
-    pub threads: usize,
-    /// Bytes per second of reading memory much larger than the caches.
-    pub read_bytes_per_sec: f64,
-    /// f32 multiply-adds, two operations each.
+pub struct Peaks {
     pub f32_flops: f64,
-    /// bf16 dot products on vector registers; 0 where the CPU has none.
+    /// Dot products on vector registers.
     pub bf16_flops: f64,
-    /// int8 dot products on vector registers; 0 where the CPU has none.
+    /// Dot products on vector registers.
     pub int8_ops: f64,
-    /// bf16 products on AMX tiles; 0 where the CPU has none.
+    /// bf16 products on AMX tiles.
     pub amx_flops: f64,
 }
 
-/// Measures for about half a second.
-pub fn measure(threads: usize) -> Roof {
+/// One measured speed.
+pub struct Row {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+    /// Of the measured peak of the same arithmetic.
+    pub percent_of_peak: Option<f64>,
+}
+
+/// The arithmetic peaks, in about half a second.
+pub fn measure_peaks(threads: usize) -> Peaks {
+    peaks(Ctx { isa: Isa::detect(), pool: &Pool::new(threads) })
+}
+
+/// Peaks, bandwidth and products with an instruction set, in some seconds.
+pub fn measure(isa: Isa, threads: usize) -> Vec<Row> {
     let pool = Pool::new(threads);
-    let ctx = Ctx {
-        isa: Isa::detect(),
-        pool: &pool,
+    let ctx = Ctx { isa, pool: &pool };
+    let peaks = peaks(ctx);
+    let rate = |name: &str, value: f64, unit| Row { name: name.to_string(), value, unit, percent_of_peak: None };
+    let mut rows = vec![
+        rate("memory read", read_rate(ctx) / 1e9, "GB/s"),
+        rate("f32 multiply-add", peaks.f32_flops / 1e9, "GFLOP/s"),
+        rate("bf16 dot", peaks.bf16_flops / 1e9, "GFLOP/s"),
+        rate("int8 dot", peaks.int8_ops / 1e9, "GOP/s"),
+        rate("bf16 tiles", peaks.amx_flops / 1e9, "GFLOP/s"),
+    ];
+    rows.retain(|row| row.value > 0.0);
+    for compute in [Compute::F32, Compute::Bf16] {
+        let peak = match (compute, isa) {
+            (Compute::Bf16, Isa::Amx) => peaks.amx_flops,
+            (Compute::Bf16, Isa::Avx512Bf16) => peaks.bf16_flops,
+            _ => peaks.f32_flops,
+        };
+        for shape in SHAPES {
+            let flops = product_rate(ctx, shape, compute);
+            let (name, share) = (shape.name(compute), flops / peak * 100.0);
+            rows.push(Row { name, value: flops / 1e9, unit: "GFLOP/s", percent_of_peak: Some(share) });
+        }
+    }
+    rows
+}
+
+/// x · Wᵀ for each expert, with `m` rows of x each.
+#[derive(Clone, Copy)]
+struct Shape {
+    experts: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+const SHAPES: [Shape; 6] = [
+    Shape { experts: 1, m: 512, n: 512, k: 512 },
+    Shape { experts: 1, m: 1024, n: 1024, k: 1024 },
+    Shape { experts: 1, m: 2048, n: 2048, k: 2048 },
+    Shape { experts: 1, m: 2048, n: 5472, k: 1024 },
+    Shape { experts: 1, m: 2048, n: 1024, k: 256 },
+    Shape { experts: 16, m: 64, n: 1024, k: 1024 },
+];
+
+impl Shape {
+    fn name(&self, compute: Compute) -> String {
+        let dtype = if compute == Compute::Bf16 { "bf16" } else { "f32" };
+        let Shape { experts, m, n, k } = self;
+        let grouped = if *experts > 1 { format!("{experts} experts of ") } else { String::new() };
+        format!("{dtype} {grouped}[{m}, {k}] x [{k}, {n}]")
+    }
+}
+
+/// f32 activations and weights, bf16 weights where products are bf16.
+fn product_rate(ctx: Ctx, shape: Shape, compute: Compute) -> f64 {
+    let Shape { experts, m, n, k } = shape;
+    let (mut x, mut w) = (Scratch::<f32>::take(experts * m * k), Scratch::<u32>::take(experts * n * k));
+    let mut c = Scratch::<f32>::take(experts * m * n);
+    x.fill(0.75);
+    // Two bf16 1.0, or one f32 of about 1.
+    w.fill(0x3f80_3f80);
+    let y = c.as_mut_ptr();
+    let x = MatIn::f32(x.as_ptr(), k);
+    let w = match compute {
+        Compute::F32 => MatIn::f32(w.as_ptr().cast(), k),
+        Compute::Bf16 => MatIn::bf16(w.as_ptr().cast(), k),
     };
-    Roof {
-        threads: pool.threads(),
-        read_bytes_per_sec: read_rate(ctx),
-        f32_flops: peak(ctx, Isa::Portable, |isa| work::f32_fma(isa)),
+    let offsets: Vec<i32> = (0..=experts).map(|e| (e * m) as i32).collect();
+    let grouped =
+        GroupedMatmul { x, w, offsets: &offsets, y, out_dim: n, in_dim: k, trans_w: false, accumulate: false, compute };
+    let first = Product { m, n, k, a: x, b: w.t(), c: y, ldc: n, accumulate: false };
+    let plain = Matmul { first, batch: 1, stride_a: 0, stride_b: 0, stride_c: 0, compute };
+    best_rate(|| {
+        // SAFETY: the scratch holds all operands.
+        unsafe { if experts > 1 { grouped_matmul(ctx, &grouped) } else { matmul(ctx, &plain) } }
+        2.0 * (experts * m * n * k) as f64
+    })
+}
+
+fn peaks(ctx: Ctx) -> Peaks {
+    Peaks {
+        f32_flops: peak(ctx, Isa::Portable, work::f32_fma),
         bf16_flops: peak(ctx, Isa::Avx512Bf16, |_| work::bf16_dot()),
         int8_ops: peak(ctx, Isa::Avx512Bf16, |_| work::int8_dot()),
         amx_flops: peak(ctx, Isa::Amx, |_| work::amx()),
@@ -43,11 +129,9 @@ fn peak(ctx: Ctx, needs: Isa, burst: impl Fn(Isa) -> f64 + Sync) -> f64 {
     if ctx.isa < needs {
         return 0.0;
     }
-    let threads = ctx.pool.threads();
-    let chunks = 16 * threads;
     best_rate(|| {
-        let ops = std::sync::Mutex::new(0.0);
-        ctx.pool.run(chunks, &|_| {
+        let ops = Mutex::new(0.0);
+        ctx.pool.run(16 * ctx.pool.threads(), &|_| {
             let done = burst(ctx.isa);
             *ops.lock().expect("no chunk panics") += done;
         });
@@ -67,9 +151,9 @@ fn read_rate(ctx: Ctx) -> f64 {
     })
 }
 
-/// The best of several runs: what the machine can do when nobody disturbs it.
+/// The best of several runs: what the machine does when nobody disturbs it.
 fn best_rate(mut run: impl FnMut() -> f64) -> f64 {
-    (0..8).fold(0.0, |best: f64, _| {
+    (0..12).fold(0.0, |best: f64, _| {
         let start = Instant::now();
         let amount = run();
         best.max(amount / start.elapsed().as_secs_f64())
@@ -114,10 +198,7 @@ mod work {
 
     #[target_feature(enable = "avx2,fma")]
     fn f32_avx2() -> f64 {
-        let (a, b) = (
-            _mm256_set1_ps(black_box(0.5)),
-            _mm256_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
         let mut acc = [_mm256_setzero_ps(); CHAINS];
         for _ in 0..ROUNDS {
             for c in &mut acc {
@@ -130,10 +211,7 @@ mod work {
 
     #[target_feature(enable = "avx512f")]
     fn f32_avx512() -> f64 {
-        let (a, b) = (
-            _mm512_set1_ps(black_box(0.5)),
-            _mm512_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
         let mut acc = [_mm512_setzero_ps(); CHAINS];
         for _ in 0..ROUNDS {
             for c in &mut acc {
@@ -196,10 +274,7 @@ mod work {
                     *a = _mm512_add_ps(*a, unsafe { _mm512_loadu_ps(block.as_ptr().add(16 * i)) });
                 }
             }
-            _mm512_reduce_add_ps(_mm512_add_ps(
-                _mm512_add_ps(acc[0], acc[1]),
-                _mm512_add_ps(acc[2], acc[3]),
-            ))
+            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])))
         }
         if isa >= Isa::Avx512 {
             // SAFETY: the instruction set is available.

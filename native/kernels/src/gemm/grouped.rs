@@ -66,9 +66,10 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
         return;
     };
     if k == 0 || n == 0 {
-        return products
-            .iter()
-            .for_each(|p| drop(unsafe { p.is_trivial() }));
+        for p in products {
+            unsafe { p.is_trivial() };
+        }
+        return;
     }
     let units = kernel.units(k);
     let is_thin = |p: &Product| p.m <= gemv::MOST_ROWS;

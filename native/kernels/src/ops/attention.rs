@@ -324,13 +324,13 @@ per_isa! {
     pub(super) fn softmax_row(row: &mut [f32], visible: usize, scale: f32, top: &mut f32, total: &mut f32) -> f32 {
         let (seen, hidden) = row.split_at_mut(visible);
         hidden.fill(0.0);
-        let highest = max(seen) * scale;
+        let highest = max::<S>(seen) * scale;
         let highest = if *top > highest { *top } else { highest };
         for x in seen.iter_mut() {
             *x = exp_of_negative::<S>(S::mul_add(*x, scale, -highest));
         }
         let shrink = exp_of_negative::<S>(*top - highest);
-        *total = *total * shrink + sum(seen);
+        *total = *total * shrink + sum::<S>(seen);
         *top = highest;
         shrink
     }

@@ -57,7 +57,7 @@ pub fn softmax_cross_entropy(
 
 per_isa! {
     fn loss_row(logits: &[f32], target: usize) -> f32 {
-        let top = max(logits);
+        let top = max::<S>(logits);
         let mut total = 0.0;
         let mut block = [0.0; 256];
         for x in logits.chunks(256) {
@@ -65,7 +65,7 @@ per_isa! {
             for (e, &x) in block.iter_mut().zip(x) {
                 *e = exp_of_negative::<S>(x - top);
             }
-            total += f64::from(sum(block));
+            total += f64::from(sum::<S>(block));
         }
         loss(total, top, logits[target])
     }
@@ -78,13 +78,13 @@ per_isa! {
             row.fill(0.0);
             return 0.0;
         };
-        let (top, logit) = (max(row), row[target]);
+        let (top, logit) = (max::<S>(row), row[target]);
         let mut total = 0.0;
         for block in row.chunks_mut(256) {
             for x in block.iter_mut() {
                 *x = exp_of_negative::<S>(*x - top);
             }
-            total += f64::from(sum(block));
+            total += f64::from(sum::<S>(block));
         }
         let factor = (f64::from(scale) / total) as f32;
         for x in row.iter_mut() {

@@ -169,7 +169,7 @@ per_isa! {
     fn segment_loss(scores: &[f32], f: &[f32], scale: f64, d_scores: &mut [f32]) -> f64 {
         let mut total = 0.0;
         for (s, d) in scores.chunks_exact(f.len().max(1)).zip(d_scores.chunks_exact_mut(f.len().max(1))) {
-            let inverse = 1.0 / sum(s);
+            let inverse = 1.0 / sum::<S>(s);
             let mean = dot::<S>(f, s) * inverse;
             total += f64::from(mean);
             let factor = (scale * f64::from(inverse)) as f32;

@@ -81,11 +81,11 @@ per_isa! {
             }
             return;
         }
-        let top = max(logits);
+        let top = max::<S>(logits);
         for (s, &x) in scores.iter_mut().zip(logits) {
             *s = exp_of_negative::<S>(x - top);
         }
-        let factor = 1.0 / sum(scores);
+        let factor = 1.0 / sum::<S>(scores);
         for s in scores {
             *s *= factor;
         }
