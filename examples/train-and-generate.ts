@@ -26,7 +26,14 @@ const { tokenizer, dataset, tokenBytes } = await prepareText({
 });
 
 {
-  using trainer = new Trainer({ backend, config, train: dataset.train, validation: dataset.validation, tokenBytes, now });
+  using trainer = new Trainer({
+    backend,
+    config,
+    train: dataset.train,
+    validation: dataset.validation,
+    tokenBytes,
+    now,
+  });
   const checkpoints = new CheckpointFolder(join(folder, "run"), config.training.keepLast);
   const save = () => checkpoints.save(trainer, { config, data, dataset: dataset.id, tokenizer });
   for await (const event of trainLoop({ trainer, steps: config.training.steps, save })) {

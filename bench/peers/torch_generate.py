@@ -76,6 +76,7 @@ def main():
                 tokens_per_sec=count / seconds,
                 decode_tokens_per_sec=(count - 1) / decode,
             )
+        say(event="done", decode_tokens_per_sec=(count - 1) / decode)
 
 
 if __name__ == "__main__":

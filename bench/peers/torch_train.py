@@ -71,11 +71,11 @@ def main():
     for steps in requests(args.steps):
         rates = []
         for _ in range(steps):
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             loss = step(batches[done % BATCHES])
             rates.append(tokens / (time.perf_counter() - start))
             done += 1
-            say(step=done, loss=loss, tokens_per_sec=rates[-1])
+            say(step=done, loss=loss, tokens_per_sec=rates[-1], cpu_sec=time.process_time() - cpu)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         say(event="done", steps=steps, median_tokens_per_sec=statistics.median(rates), rss_peak_bytes=peak)
 

@@ -2,7 +2,7 @@
 
 import { Command } from "commander";
 import { resolveConfig, toJson, type GenerationConfig, type ResolvedConfig } from "../config/index.ts";
-import { Engine, type GenerationEnd } from "../infer/index.ts";
+import type { Engine, GenerationEnd } from "../infer/index.ts";
 import { openEngine } from "../infer/node.ts";
 import { integer, number, collect, openBackend } from "./options.ts";
 import { printJson } from "./output.ts";
@@ -30,7 +30,11 @@ export function generateCommand(): Command {
     .option("--temperature <t>", "0 takes the likeliest token each time", number("--temperature", 0))
     .option("--top-k <k>", "draw among the k likeliest tokens; 0 for all", integer("--top-k", 0))
     .option("--top-p <p>", "draw among the likeliest tokens that hold this probability", number("--top-p", 0, 1))
-    .option("--repetition-penalty <r>", "above 1 holds back tokens that were there already", number("--repetition-penalty", 0))
+    .option(
+      "--repetition-penalty <r>",
+      "above 1 holds back tokens that were there already",
+      number("--repetition-penalty", 0),
+    )
     .option("--seed <s>", "seed of the draw", integer("--seed", 0))
     .option("--stop <text>", "end before this text; may be given several times", collect)
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
@@ -47,7 +51,11 @@ async function generate(options: GenerateOptions): Promise<void> {
   });
   if (options.json === true) {
     printJson({
-      text, tokens: end.tokens, tokens_per_sec: end.tokensPerSec, prompt_tokens: end.promptTokens, finish_reason: end.reason,
+      text,
+      tokens: end.tokens,
+      tokens_per_sec: end.tokensPerSec,
+      prompt_tokens: end.promptTokens,
+      finish_reason: end.reason,
     });
   } else {
     process.stdout.write("\n");

@@ -9,7 +9,10 @@ import { createNativeBackend, type NativeBackend } from "../kernels/node.ts";
 export function cacheDir(): string {
   const { FATHOM_CACHE, XDG_CACHE_HOME } = process.env;
   if (FATHOM_CACHE !== undefined && FATHOM_CACHE !== "") return FATHOM_CACHE;
-  return join(XDG_CACHE_HOME !== undefined && XDG_CACHE_HOME !== "" ? XDG_CACHE_HOME : join(homedir(), ".cache"), "fathom");
+  return join(
+    XDG_CACHE_HOME !== undefined && XDG_CACHE_HOME !== "" ? XDG_CACHE_HOME : join(homedir(), ".cache"),
+    "fathom",
+  );
 }
 
 /** For options that are whole numbers. @throws ConfigError outside [min, max]. */

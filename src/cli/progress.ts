@@ -36,7 +36,7 @@ export class StepLine {
     this.#loss += weight * (report.loss - this.#loss);
     const bitsPerByte = (this.#loss * report.targets) / Math.LN2 / report.bytes;
     const perSec = (report.tokens / this.#msPerStep) * 1000;
-    const mfu = (report.flops / this.#msPerStep) * 1000 / peakFlops;
+    const mfu = ((report.flops / this.#msPerStep) * 1000) / peakFlops;
     const eta = duration(((steps - report.step) * this.#msPerStep) / 1000);
     return [
       `step ${report.step}/${steps}`,

@@ -56,7 +56,9 @@ function freeFolder(base: string): string {
   }
 }
 
-const PROMPTS: Readonly<Record<string, string>> = { sotu: "Fellow-Citizens of the Senate and House of Representatives:" };
+const PROMPTS: Readonly<Record<string, string>> = {
+  sotu: "Fellow-Citizens of the Senate and House of Representatives:",
+};
 const SAMPLE = { maxTokens: 120, temperature: 0.8, topP: 0.95, seed: 1 };
 
 /** Loads the saved run back and lets it write. */
@@ -71,7 +73,9 @@ async function writeSample(folder: string, corpus: string): Promise<void> {
   print("");
   process.stdout.write(prompt);
   const { generation } = engine.settings;
-  const { end } = await collectAnswer(engine, prompt, { ...generation, ...SAMPLE }, (piece) => process.stdout.write(piece));
+  const { end } = await collectAnswer(engine, prompt, { ...generation, ...SAMPLE }, (piece) =>
+    process.stdout.write(piece),
+  );
   print(`\n\n(${end.tokens} tokens at ${end.tokensPerSec.toFixed(0)} tokens/s)`);
 }
 

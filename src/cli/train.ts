@@ -32,7 +32,11 @@ export function trainCommand(): Command {
     .option("--corpus <name>", `a corpus of the catalogue: ${CORPORA.map(({ name }) => name).join(", ")}`)
     .option("--data <glob>", "your own .txt or .jsonl files; may be given several times", collect)
     .option("--steps <n>", "optimizer steps", integer("--steps", 1))
-    .option("--schedule-steps <n>", "steps over which the learning rate runs its course", integer("--schedule-steps", 1))
+    .option(
+      "--schedule-steps <n>",
+      "steps over which the learning rate runs its course",
+      integer("--schedule-steps", 1),
+    )
     .option("--seed <s>", "seed of weights and order", integer("--seed", 0))
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
     .option("--set <key=value>", "any other setting; may be given several times", collect, [])
@@ -46,7 +50,9 @@ async function train(options: TrainOptions): Promise<void> {
   const job = options.resume === undefined ? newJob(options) : await resumedJob(options, options.resume);
   const { checkpoint, steps, interrupted } = await runTraining(job);
   if (options.json !== true) {
-    print(interrupted ? `stopped after step ${steps}; go on with: fathom train --resume ${job.out}` : `saved ${checkpoint}`);
+    print(
+      interrupted ? `stopped after step ${steps}; go on with: fathom train --resume ${job.out}` : `saved ${checkpoint}`,
+    );
     if (!interrupted) print(`next: fathom generate --model ${job.out} --prompt "…"`);
   }
 }
@@ -66,7 +72,8 @@ export function newRun(
   options: { name: string; data: DataReference; out: string; json: boolean },
   settings: Record<string, unknown>,
 ): TrainingJob {
-  const withSettings = (more: Record<string, unknown>): ResolvedConfig => resolveConfig(options.name, { ...settings, ...more });
+  const withSettings = (more: Record<string, unknown>): ResolvedConfig =>
+    resolveConfig(options.name, { ...settings, ...more });
   return { config: withSettings({}), withSteps: (steps) => withSettings({ steps }), ...options };
 }
 
@@ -76,7 +83,12 @@ function newJob(options: TrainOptions): TrainingJob {
   const data = dataOf(options);
   const out = options.out ?? defaultOut(`${name}-${data.kind === "corpus" ? data.name : "text"}`);
   if (existsSync(join(out, "latest"))) {
-    throw new ConfigError("--out", "must not hold a run yet", out, `resume it with --resume ${out}, or give another folder`);
+    throw new ConfigError(
+      "--out",
+      "must not hold a run yet",
+      out,
+      `resume it with --resume ${out}, or give another folder`,
+    );
   }
   return newRun({ name, data, out, json: options.json ?? false }, flagSettings(options));
 }
@@ -90,7 +102,12 @@ function dataOf({ corpus, data }: TrainOptions): DataReference {
 }
 
 async function resumedJob(options: TrainOptions, path: string): Promise<TrainingJob> {
-  for (const [flag, value] of [["--preset", options.preset], ["--corpus", options.corpus], ["--data", options.data], ["--out", options.out]] as const) {
+  for (const [flag, value] of [
+    ["--preset", options.preset],
+    ["--corpus", options.corpus],
+    ["--data", options.data],
+    ["--out", options.out],
+  ] as const) {
     if (value !== undefined) throw new ConfigError(flag, "must not be given with --resume", value, "the run knows it");
   }
   const resume = await SavedRun.open(path);

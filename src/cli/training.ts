@@ -59,7 +59,12 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   const backend = openBackend(job.config.runtime);
   const create = (config: ResolvedConfig): Trainer =>
     new Trainer({
-      backend, config, train: dataset.train, validation: dataset.validation, tokenBytes: text.tokenBytes, now,
+      backend,
+      config,
+      train: dataset.train,
+      validation: dataset.validation,
+      tokenBytes: text.tokenBytes,
+      now,
     });
   const config = job.minutes === undefined ? job.config : await fixSteps(create, job, job.minutes, line);
   using trainer = create(config);
@@ -67,7 +72,11 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   const folder = new CheckpointFolder(job.out, job.config.training.keepLast);
   line.say(describe(job, config, backend, dataset.train.length));
   const run = { config, data: job.data, dataset: dataset.id, tokenizer: text.tokenizer };
-  const events = new EventPrinter(line, job.json, new StepLine({ steps: config.training.steps, peakFlops: peakFlops(backend) }));
+  const events = new EventPrinter(
+    line,
+    job.json,
+    new StepLine({ steps: config.training.steps, peakFlops: peakFlops(backend) }),
+  );
   using stop = stopSignal();
   let checkpoint = job.resume?.path ?? "";
   const evaluations: EvalReport[] = [];
@@ -87,7 +96,12 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   return { checkpoint, steps: step, evaluations, interrupted: step < config.training.steps };
 }
 
-function describe({ out, resume }: TrainingJob, config: ResolvedConfig, backend: NativeBackend, tokens: number): string {
+function describe(
+  { out, resume }: TrainingJob,
+  config: ResolvedConfig,
+  backend: NativeBackend,
+  tokens: number,
+): string {
   const counts = countParameters(blueprint(config.model));
   const { steps, batchSize, seqLen, precision } = config.training;
   return [
@@ -148,8 +162,14 @@ class EventPrinter {
     this.#line.update(this.#steps.next(report));
     if (this.#json) {
       printJson({
-        step: report.step, loss: report.loss, mtp_loss: report.mtpLoss, balance_loss: report.balanceLoss, lr: report.lr,
-        grad_norm: report.gradNorm, tokens: report.tokens, tokens_per_sec: report.tokensPerSec,
+        step: report.step,
+        loss: report.loss,
+        mtp_loss: report.mtpLoss,
+        balance_loss: report.balanceLoss,
+        lr: report.lr,
+        grad_norm: report.gradNorm,
+        tokens: report.tokens,
+        tokens_per_sec: report.tokensPerSec,
       });
     }
   }
@@ -163,9 +183,15 @@ class EventPrinter {
     );
     if (this.#json) {
       printJson({
-        step: report.step, val_loss: report.valLoss, bits_per_byte: report.bitsPerByte, val_tokens: report.tokens,
+        step: report.step,
+        val_loss: report.valLoss,
+        bits_per_byte: report.bitsPerByte,
+        val_tokens: report.tokens,
         routing: report.routing.map(({ counts, maxLoad, deadExperts, entropy }) => ({
-          counts, max_load: maxLoad, dead_experts: deadExperts, entropy,
+          counts,
+          max_load: maxLoad,
+          dead_experts: deadExperts,
+          entropy,
         })),
       });
     }

@@ -12,11 +12,11 @@ import {
   resolveConfig,
   rowOf,
   spellingsOf,
-  toHfConfig,
   toJson,
   toSnakeCase,
   type ConfigInput,
 } from "./index.ts";
+import { hfConfigText, toHfConfig } from "./hf-config.ts";
 import { MODEL_DEFAULTS, trainingDefaults } from "./defaults.ts";
 
 // oxlint-disable-next-line oxc/approx-constant -- the number of config.json, not √½
@@ -514,4 +514,12 @@ describe("config.json of Hugging Face", () => {
       `"model.dim: must be a whole number of at least 1, got "wide""`,
     );
   });
+});
+
+test("config.json writes numbers that transformers reads as floats with a decimal point", () => {
+  const text = hfConfigText(resolveConfig("nano").model, { bos: 0, eos: 1 });
+  expect(text).toContain('"rope_theta": 10000.0,');
+  expect(text).toContain('"mscale_all_dim": 1.0\n');
+  expect(text).toContain('"hidden_size": 256,');
+  expect(JSON.parse(text)).toEqual(toHfConfig(resolveConfig("nano").model, { bos: 0, eos: 1 }));
 });

@@ -58,7 +58,26 @@ const FIXED: Readonly<Record<string, readonly unknown[]>> = {
 
 const TORCH_DTYPES = { f32: "float32", bf16: "bfloat16", fp8: "bfloat16" } as const;
 
-/** The object to write as `config.json`. Token ids come from the tokenizer. */
+/** Keys that transformers reads as floating point numbers and refuses without a decimal point. */
+const FLOAT_KEYS = [
+  "routed_scaling_factor",
+  "rope_theta",
+  "factor",
+  "mscale",
+  "mscale_all_dim",
+  "attention_dropout",
+  "rms_norm_eps",
+  "initializer_range",
+  "aux_loss_alpha",
+];
+
+/** The text of `config.json`. Token ids come from the tokenizer. */
+export function hfConfigText(model: ModelConfig, tokens: { bos: number; eos: number }): string {
+  const whole = new RegExp(`("(?:${FLOAT_KEYS.join("|")})": -?\\d+)(?=[,\\n])`, "g");
+  return `${JSON.stringify(toHfConfig(model, tokens), null, 2).replaceAll(whole, "$1.0")}\n`;
+}
+
+/** The object that `config.json` holds. */
 export function toHfConfig(model: ModelConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
   const isV3 = model.topkMethod === "noaux_tc";
   const rope = ropeParameters(model);

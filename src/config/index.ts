@@ -1,6 +1,6 @@
 /** Configuration: the list of all parameters, presets, and the way from what a user wrote to checked numbers. */
 
-export { fromHfConfig, toHfConfig } from "./hf-config.ts";
+export { fromHfConfig, hfConfigText } from "./hf-config.ts";
 export { findParameter, listParameters, rowOf, spellingsOf, toSnakeCase } from "./names.ts";
 export { preset, presetNames, type RunSettings } from "./presets.ts";
 export { resolveConfig, type ConfigInput, type ResolvedConfig } from "./resolve.ts";

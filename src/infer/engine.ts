@@ -3,6 +3,7 @@
 import type { GenerationConfig, ModelConfig, ResolvedConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
+import { nextTurn } from "../core/turn.ts";
 import type { Backend } from "../kernels/index.ts";
 import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
 import { Scope, type Compute, type Tensor } from "../tensor/index.ts";
@@ -161,7 +162,7 @@ export class Engine implements Disposable {
     const blockTable = scope.from(sequence.blocks, [1, sequence.blocks.length], "i32");
     const cache = { ...this.#cache.paged, slots, blockTable, seqLens: ints([sequence.length]) };
     const logits = await logitsOf(this.#model.decode(scope, ints([id]), at, cache));
-    await macrotask();
+    await nextTurn();
     return logits;
   }
 
@@ -177,9 +178,4 @@ function restOf(stop: StopWatch, text: string): string {
 
 async function logitsOf(logits: Tensor): Promise<Float32Array> {
   return (await logits.read()) as Float32Array;
-}
-
-/** Lets timers, signals and sockets have their turn. */
-function macrotask(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

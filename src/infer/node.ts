@@ -23,6 +23,10 @@ export async function openEngine({ folder, backend, now }: OpenEngineOptions): P
   const settings = await readModelConfig(path);
   const codec = await loadTokenizer(path);
   return Engine.open({
-    backend, settings, codec, now, loadParameters: (scope) => loadParameters(scope, path, settings.model),
+    backend,
+    settings,
+    codec,
+    now,
+    loadParameters: (scope) => loadParameters(scope, path, settings.model),
   });
 }

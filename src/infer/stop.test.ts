@@ -45,14 +45,18 @@ test("without stop strings everything is shown at once, and an empty one is none
 
 test("however the text is cut, it reads as the text up to the first stop string", () => {
   const letters = fc.string({ unit: fc.constantFrom("a", "b", "c"), maxLength: 30 });
-  const stops = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "c"), minLength: 1, maxLength: 4 }), { maxLength: 3 });
+  const stops = fc.array(fc.string({ unit: fc.constantFrom("a", "b", "c"), minLength: 1, maxLength: 4 }), {
+    maxLength: 3,
+  });
   fc.assert(
     fc.property(letters, stops, fc.infiniteStream(fc.integer({ min: 1, max: 3 })), (text, stops, cuts) => {
       const pieces: string[] = [];
       for (let at = 0; at < text.length; at += pieces.at(-1)!.length) {
         pieces.push(text.slice(at, at + cuts.next().value));
       }
-      const found = stops.map((stop) => ({ at: text.indexOf(stop), end: text.indexOf(stop) + stop.length })).filter(({ at }) => at >= 0);
+      const found = stops
+        .map((stop) => ({ at: text.indexOf(stop), end: text.indexOf(stop) + stop.length }))
+        .filter(({ at }) => at >= 0);
       const { text: shown, stopped } = read(stops, pieces);
       expect(stopped).toBe(found.length > 0);
       if (found.length === 0) expect(shown).toBe(text);

@@ -5,7 +5,16 @@
  */
 
 import type { ModelConfig } from "../config/index.ts";
-import { add, balanceLoss, route, siluMul, type Parameter, type RouteAttrs, type Scope, type Tensor } from "../tensor/index.ts";
+import {
+  add,
+  balanceLoss,
+  route,
+  siluMul,
+  type Parameter,
+  type RouteAttrs,
+  type Scope,
+  type Tensor,
+} from "../tensor/index.ts";
 import type { ExpertLinear, Linear } from "./linear.ts";
 
 /** What the routers of a forward pass report and collect. */

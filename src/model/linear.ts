@@ -56,8 +56,16 @@ export function densePerHead(weight: Parameter, dims: HeadDims): PerHeadLinear {
       const headDim = nopeDim + ropeDim;
       const c = scope.empty([n, heads * latentDim]);
       const numbers = {
-        ...shared, m: n, n: latentDim, k: nopeDim, transB: 0, lda: heads * headDim, ldb: latentDim,
-        ldc: heads * latentDim, strideA: headDim, strideC: latentDim,
+        ...shared,
+        m: n,
+        n: latentDim,
+        k: nopeDim,
+        transB: 0,
+        lda: heads * headDim,
+        ldb: latentDim,
+        ldc: heads * latentDim,
+        strideA: headDim,
+        strideC: latentDim,
       };
       scope.run("matmul", { a: q_NHK, b: matrix(0), c }, numbers);
       return c;
@@ -66,8 +74,16 @@ export function densePerHead(weight: Parameter, dims: HeadDims): PerHeadLinear {
       const n = u_NHC.rows;
       const c = scope.empty([n, heads * valueDim]);
       const numbers = {
-        ...shared, m: n, n: valueDim, k: latentDim, transB: 1, lda: heads * latentDim, ldb: latentDim,
-        ldc: heads * valueDim, strideA: latentDim, strideC: valueDim,
+        ...shared,
+        m: n,
+        n: valueDim,
+        k: latentDim,
+        transB: 1,
+        lda: heads * latentDim,
+        ldb: latentDim,
+        ldc: heads * valueDim,
+        strideA: latentDim,
+        strideC: valueDim,
       };
       scope.run("matmul", { a: u_NHC, b: matrix(nopeDim * latentDim), c }, numbers);
       return c;

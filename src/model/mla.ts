@@ -72,7 +72,11 @@ export class Mla {
       scope,
       { q, kv, kRope: kRope_NR, seqStarts: at.seqStarts },
       {
-        heads: nHeads, nopeDim: qkNopeHeadDim, ropeDim: qkRopeHeadDim, valueDim: vHeadDim, softmaxScale,
+        heads: nHeads,
+        nopeDim: qkNopeHeadDim,
+        ropeDim: qkRopeHeadDim,
+        valueDim: vHeadDim,
+        softmaxScale,
       },
     );
     return this.#weights.wo.apply(scope, out);
@@ -93,12 +97,22 @@ export class Mla {
       {
         qLatent,
         qRope: { handle: q.handle, offset: q.offset + qkNopeHeadDim, dtype: q.dtype },
-        pool, blockTable, seqLens, out: u,
+        pool,
+        blockTable,
+        seqLens,
+        out: u,
       },
       {
-        batch: x_BD.rows, heads: nHeads, latentDim: kvLoraRank, ropeDim: qkRopeHeadDim,
-        ropeRow: nHeads * headDim, ropeHead: headDim, blockSize, maxBlocks: blockTable.columns,
-        poolRows: pool.rows, scale: softmaxScale,
+        batch: x_BD.rows,
+        heads: nHeads,
+        latentDim: kvLoraRank,
+        ropeDim: qkRopeHeadDim,
+        ropeRow: nHeads * headDim,
+        ropeHead: headDim,
+        blockSize,
+        maxBlocks: blockTable.columns,
+        poolRows: pool.rows,
+        scale: softmaxScale,
       },
     );
     return this.#weights.wo.apply(scope, this.#weights.wkvB.expandValues(scope, u));
@@ -108,11 +122,15 @@ export class Mla {
   #queries(scope: Scope, x_ND: Tensor, at: Sequences): Tensor {
     const { nHeads, qkNopeHeadDim, qkRopeHeadDim, ropeInterleave } = this.#config;
     const { wq, wqA, qNorm, wqB } = this.#weights;
-    const q = wq !== null
-      ? wq.apply(scope, x_ND)
-      : wqB!.apply(scope, rmsNorm(scope, wqA!.apply(scope, x_ND), qNorm!, LATENT_NORM_EPS));
+    const q =
+      wq !== null
+        ? wq.apply(scope, x_ND)
+        : wqB!.apply(scope, rmsNorm(scope, wqA!.apply(scope, x_ND), qNorm!, LATENT_NORM_EPS));
     return rope(scope, q, at.ropeTable, at.positions, {
-      heads: nHeads, headDim: qkNopeHeadDim + qkRopeHeadDim, ropeDim: qkRopeHeadDim, interleave: ropeInterleave,
+      heads: nHeads,
+      headDim: qkNopeHeadDim + qkRopeHeadDim,
+      ropeDim: qkRopeHeadDim,
+      interleave: ropeInterleave,
     });
   }
 

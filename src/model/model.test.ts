@@ -140,7 +140,10 @@ function decodeError(scope: Scope, config: ModelConfig): number {
     const positions = readers.map(({ sequence }) => sequence.length);
     const slots = ints(readers.flatMap(({ sequence }) => [...cache.extend(sequence, 1)]));
     const maxBlocks = Math.max(...readers.map(({ sequence }) => sequence.blocks.length));
-    const table = readers.flatMap(({ sequence: { blocks } }) => [...blocks, ...Array<number>(maxBlocks - blocks.length).fill(-1)]);
+    const table = readers.flatMap(({ sequence: { blocks } }) => [
+      ...blocks,
+      ...Array<number>(maxBlocks - blocks.length).fill(-1),
+    ]);
     const blockTable = scope.from(table, [2, maxBlocks], "i32");
     const seqLens = ints(readers.map(({ sequence }) => sequence.length));
     const at = { positions: ints(positions), seqStarts: ints([0, 1, 2]), ropeTable };
@@ -149,7 +152,10 @@ function decodeError(scope: Scope, config: ModelConfig): number {
       errors.push(errorOf(reader, logits.subarray(b * config.vocabSize, (b + 1) * config.vocabSize)));
     }
   }
-  expect(readers.map(({ sequence }) => sequence.blocks)).toEqual([[0, 2, 4], [1, 3]]);
+  expect(readers.map(({ sequence }) => sequence.blocks)).toEqual([
+    [0, 2, 4],
+    [1, 3],
+  ]);
   return Math.max(...errors);
 }
 

@@ -6,7 +6,16 @@
  */
 
 import type { ModelConfig } from "../config/index.ts";
-import { concat, embedding, headLoss, linear, rmsNorm, type Parameter, type Scope, type Tensor } from "../tensor/index.ts";
+import {
+  concat,
+  embedding,
+  headLoss,
+  linear,
+  rmsNorm,
+  type Parameter,
+  type Scope,
+  type Tensor,
+} from "../tensor/index.ts";
 import { moe, swiglu, type FeedForward, type RoutingSink } from "./ffn.ts";
 import { decoderLayer, type CacheUse, type LayerWeights } from "./layer.ts";
 import { denseExperts, denseLinear, densePerHead } from "./linear.ts";
@@ -142,7 +151,9 @@ export class DeepSeekModel {
     const e = rmsNorm(inner, embedding(inner, call.tokens, this.#embed), module.embeddingNorm, rmsNormEps);
     const h = rmsNorm(inner, call.previous, module.hiddenNorm, rmsNormEps);
     const x = linear(inner, concat(inner, e, h), module.projection);
-    return inner.keep(decoderLayer(inner, module.layer, x, { at: call.at, routing: call.routing, use: { kind: "none" } }));
+    return inner.keep(
+      decoderLayer(inner, module.layer, x, { at: call.at, routing: call.routing, use: { kind: "none" } }),
+    );
   }
 }
 
@@ -170,7 +181,13 @@ type Lookup = (name: string) => Parameter;
 
 function mlaWeights(config: ModelConfig, at: Lookup): ConstructorParameters<typeof Mla>[1] {
   const compressed = config.qLoraRank > 0;
-  const { nHeads: heads, qkNopeHeadDim: nopeDim, qkRopeHeadDim: ropeDim, vHeadDim: valueDim, kvLoraRank: latentDim } = config;
+  const {
+    nHeads: heads,
+    qkNopeHeadDim: nopeDim,
+    qkRopeHeadDim: ropeDim,
+    vHeadDim: valueDim,
+    kvLoraRank: latentDim,
+  } = config;
   return {
     wq: compressed ? null : denseLinear(at("attn.wq")),
     wqA: compressed ? denseLinear(at("attn.wq_a")) : null,

@@ -14,7 +14,8 @@ export const LATEST = "latest";
 
 /** A run folder means its newest checkpoint; any other folder means itself. @throws IoError when there is none. */
 export async function resolveModelFolder(path: string): Promise<string> {
-  if (await nodeFiles.isFile(join(path, LATEST))) return join(path, (await readFile(join(path, LATEST), "utf8")).trim());
+  if (await nodeFiles.isFile(join(path, LATEST)))
+    return join(path, (await readFile(join(path, LATEST), "utf8")).trim());
   if (await nodeFiles.isFile(join(path, "config.json"))) return path;
   throw new IoError(path, "must be a run folder or a model folder with config.json", {
     cure: "train one with fathom train, or check the path",
@@ -30,7 +31,11 @@ export async function readModelConfig(folder: string): Promise<ResolvedConfig> {
 }
 
 /** Allocates a model's parameters in `scope` and fills them from its folder. */
-export async function loadParameters(scope: Scope, folder: string, config: ResolvedConfig["model"]): Promise<ParameterSet> {
+export async function loadParameters(
+  scope: Scope,
+  folder: string,
+  config: ResolvedConfig["model"],
+): Promise<ParameterSet> {
   const parameters = allocateParameters(scope, config);
   const reader = await openSafetensors(folder);
   try {

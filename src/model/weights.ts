@@ -66,7 +66,8 @@ function checkNames(
   const cure = "check that config.json belongs to these weights";
   const known = new Set([...entries, ...copies].map(({ name }) => name));
   const unexpected = [...reader.tensors.keys()].find((name) => !known.has(name));
-  if (unexpected !== undefined) throw new FormatError(file, "must hold only tensors of its model", { got: unexpected, cure });
+  if (unexpected !== undefined)
+    throw new FormatError(file, "must hold only tensors of its model", { got: unexpected, cure });
   for (const { name, shape } of entries) {
     const found = reader.tensors.get(name);
     if (found === undefined) throw new FormatError(file, `must hold ${name}, which is missing`, { cure });
@@ -81,7 +82,8 @@ const LOADABLE: Readonly<Record<string, DType>> = { F32: "f32", BF16: "bf16" };
 async function loadTensor(scope: Scope, target: Tensor, entry: CheckpointTensor, reader: TensorReader): Promise<void> {
   const { dtype } = reader.tensors.get(entry.name)!;
   const stored = LOADABLE[dtype];
-  if (stored === undefined) throw new UnsupportedError(entry.name, "must be stored in a type that loads", dtype, ["F32", "BF16"]);
+  if (stored === undefined)
+    throw new UnsupportedError(entry.name, "must be stored in a type that loads", dtype, ["F32", "BF16"]);
   if (stored === target.dtype) return readTensor(reader, entry.name, target);
   using inner = scope.child();
   const cols = target.columns;

@@ -52,13 +52,23 @@ describe.each([
     using scope = Scope.root(createReferenceBackend(), { dtype: "f64" });
     const parameter = parameterOf(scope, "w");
     const optimizer = new AdamW(scope, [{ parameter, decay }], CONFIG);
-    const expected = START.map((start, i) => byHand(start, GRADIENTS.map((g) => g[i]!), decay ? 0.1 : 0));
+    const expected = START.map((start, i) =>
+      byHand(
+        start,
+        GRADIENTS.map((g) => g[i]!),
+        decay ? 0.1 : 0,
+      ),
+    );
     for (const [i, gradient] of GRADIENTS.entries()) {
       parameter.clearGrad();
       parameter.gradTarget().tensor.write(Float64Array.from(gradient));
       optimizer.step(scope, { step: i + 1, ...UPDATES[i]! });
       const { m, v } = optimizer.moments[0]!;
-      for (const [key, tensor] of [["p", parameter.value], ["m", m], ["v", v]] as const) {
+      for (const [key, tensor] of [
+        ["p", parameter.value],
+        ["m", m],
+        ["v", v],
+      ] as const) {
         for (const [e, value] of doubles(tensor.readBytes()).entries()) {
           expect(Math.abs(value - expected[e]![i]![key]), `${key}[${e}] after step ${i + 1}`).toBeLessThan(1e-15);
         }

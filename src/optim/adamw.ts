@@ -58,8 +58,15 @@ export class AdamW {
         "adamwInto",
         { p: parameter.value, g: parameter.grad, m, v, copy: parameter.copy ?? undefined },
         {
-          n: parameter.value.size, lr, beta1, beta2, eps, weightDecay: decay ? weightDecay : 0,
-          correction1, correction2, gradScale,
+          n: parameter.value.size,
+          lr,
+          beta1,
+          beta2,
+          eps,
+          weightDecay: decay ? weightDecay : 0,
+          correction1,
+          correction2,
+          gradScale,
         },
       );
     }

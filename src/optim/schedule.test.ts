@@ -3,7 +3,13 @@ import { clipScale } from "./clip.ts";
 import { learningRate } from "./schedule.ts";
 
 const base = {
-  lr: 1, minLr: 0.1, scheduleSteps: 100, warmupSteps: 10, decaySteps: 20, milestones: [0.8, 0.9], milestoneFactors: [0.316, 0.1],
+  lr: 1,
+  minLr: 0.1,
+  scheduleSteps: 100,
+  warmupSteps: 10,
+  decaySteps: 20,
+  milestones: [0.8, 0.9],
+  milestoneFactors: [0.316, 0.1],
 };
 
 test("warm-up rises linearly to lr at its last step", () => {

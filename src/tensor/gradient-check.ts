@@ -1,7 +1,7 @@
 /** Central differences in float64 against the tape. Reference backend only. */
 
 import type { Backend } from "../kernels/index.ts";
-import { Parameter } from "./parameter.ts";
+import type { Parameter } from "./parameter.ts";
 import { Scope } from "./scope.ts";
 import { Tape } from "./tape.ts";
 import type { Tensor } from "./tensor.ts";

@@ -8,7 +8,7 @@ import {
   Parameter,
   Scope,
   Tape,
-  Tensor,
+  type Tensor,
   add,
   attention,
   balanceLoss,
@@ -139,12 +139,31 @@ describe("gradients agree with central differences", () => {
 });
 
 const V2_GREEDY: RouteAttrs = {
-  experts: 6, topk: 2, groups: 1, limitedGroups: 1, scoreFunc: "softmax", groupScore: "none", normalize: false, routeScale: 1,
+  experts: 6,
+  topk: 2,
+  groups: 1,
+  limitedGroups: 1,
+  scoreFunc: "softmax",
+  groupScore: "none",
+  normalize: false,
+  routeScale: 1,
 };
 const ROUTERS: [string, RouteAttrs, boolean][] = [
   ["V2 greedy", V2_GREEDY, false],
   ["V2 group-limited", { ...V2_GREEDY, groups: 3, limitedGroups: 2, groupScore: "max", routeScale: 16 }, false],
-  ["V3", { ...V2_GREEDY, groups: 3, limitedGroups: 2, scoreFunc: "sigmoid", groupScore: "top2", normalize: true, routeScale: 2.5 }, true],
+  [
+    "V3",
+    {
+      ...V2_GREEDY,
+      groups: 3,
+      limitedGroups: 2,
+      scoreFunc: "sigmoid",
+      groupScore: "top2",
+      normalize: true,
+      routeScale: 2.5,
+    },
+    true,
+  ],
 ];
 
 describe.each(ROUTERS)("mixture with the %s router", (_, attrs, biased) => {

@@ -68,7 +68,10 @@ export class Tape implements Disposable {
 
   #isTrackedWhole(input: Tensor): boolean {
     if (!this.#tracked.has(input.storage)) return false;
-    invariant(input.bytes === input.storage.bytes, `${input.storage.label} is differentiated whole; use split for a part`);
+    invariant(
+      input.bytes === input.storage.bytes,
+      `${input.storage.label} is differentiated whole; use split for a part`,
+    );
     return true;
   }
 

@@ -56,7 +56,8 @@ export class Tensor implements Operand {
 
   /** A view onto `shape` elements that start `offset` elements into this one. */
   view(offset: number, shape: Shape): Tensor {
-    if (offset + sizeOf(shape) > this.size) throw new ShapeError("view", `at most ${this.size} elements`, [offset, ...shape]);
+    if (offset + sizeOf(shape) > this.size)
+      throw new ShapeError("view", `at most ${this.size} elements`, [offset, ...shape]);
     return new Tensor(this.storage, shape, this.dtype, this.offset + offset);
   }
 
@@ -105,4 +106,3 @@ function typedView(dtype: DType, bytes: Uint8Array): Float32Array | Float64Array
       return Float32Array.from(new Uint16Array(buffer), fromBf16Bits);
   }
 }
-

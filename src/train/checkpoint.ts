@@ -6,7 +6,7 @@
 
 import { dirname, join } from "node:path";
 import { readFile } from "node:fs/promises";
-import { configHash, diffConfigs, toHfConfig, toJson, type ResolvedConfig, type RunConfig } from "../config/index.ts";
+import { configHash, diffConfigs, hfConfigText, toJson, type ResolvedConfig, type RunConfig } from "../config/index.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { writeSafetensors, writeWhole, type FilePort, type TensorSource } from "../formats/index.ts";
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
@@ -97,12 +97,21 @@ async function writeCheckpoint(port: FilePort, folder: string, trainer: Trainer,
   const { tokenizer, config } = run;
   await port.makeFolder(join(folder, "trainer"));
   const tokens = { bos: tokenizer.bosId, eos: tokenizer.eosId };
-  const generation = { bos_token_id: tokens.bos, eos_token_id: tokens.eos, do_sample: true, temperature: config.generation.temperature };
+  const generation = {
+    bos_token_id: tokens.bos,
+    eos_token_id: tokens.eos,
+    do_sample: true,
+    temperature: config.generation.temperature,
+  };
   const state: StateFile = {
-    version: 1, ...trainer.state, config: configHash(config), data: run.data, dataset: run.dataset,
+    version: 1,
+    ...trainer.state,
+    config: configHash(config),
+    data: run.data,
+    dataset: run.dataset,
   };
   const files: [string, string][] = [
-    ["config.json", pretty(toHfConfig(config.model, tokens))],
+    ["config.json", hfConfigText(config.model, tokens)],
     ["generation_config.json", pretty(generation)],
     ["tokenizer.json", tokenizer.toJson()],
     ["tokenizer_config.json", tokenizer.toConfigJson()],
@@ -129,7 +138,11 @@ function text(content: string): Uint8Array {
 
 /** Settings that may differ when a run goes on: they change neither the numbers of a step nor their order. */
 const MAY_CHANGE = new Set([
-  "training.steps", "training.eval_every", "training.checkpoint_every", "training.keep_last", "runtime.threads",
+  "training.steps",
+  "training.eval_every",
+  "training.checkpoint_every",
+  "training.keep_last",
+  "runtime.threads",
 ]);
 
 /** A checkpoint to go on from. */
@@ -153,7 +166,9 @@ export class SavedRun {
     const folder = await resolveModelFolder(path);
     const file = join(folder, STATE);
     if (!(await nodeFiles.isFile(file))) {
-      throw new FormatError(folder, `must hold ${STATE}`, { cure: "only a folder that fathom train wrote can be resumed" });
+      throw new FormatError(folder, `must hold ${STATE}`, {
+        cure: "only a folder that fathom train wrote can be resumed",
+      });
     }
     const config = await readModelConfig(folder);
     const state = parseState(await readFile(file, "utf8"), file);
@@ -203,7 +218,10 @@ export class SavedRun {
     const moments = await openSafetensors(file);
     try {
       for (const { name, m, v } of trainer.optimizer.moments) {
-        for (const [key, tensor] of [[`m.${name}`, m], [`v.${name}`, v]] as const) {
+        for (const [key, tensor] of [
+          [`m.${name}`, m],
+          [`v.${name}`, v],
+        ] as const) {
           const found = moments.tensors.get(key);
           if (found === undefined || found.bytes !== tensor.bytes || found.dtype !== "F32") {
             const got = found === undefined ? "none" : `${found.dtype} [${found.shape.join(", ")}]`;
@@ -220,9 +238,9 @@ export class SavedRun {
 }
 
 function parseState(content: string, file: string): StateFile {
-  const state = parseJson(content, file) as Partial<StateFile>;
+  const state = parseJson(content, file) as Partial<StateFile> | null;
   const valid =
-    state.version === 1 &&
+    state?.version === 1 &&
     Number.isSafeInteger(state.step) &&
     Number.isSafeInteger(state.tokens) &&
     Number.isSafeInteger(state.position?.epoch) &&
@@ -230,7 +248,8 @@ function parseState(content: string, file: string): StateFile {
     typeof state.config === "string" &&
     typeof state.dataset === "string" &&
     (state.data?.kind === "corpus" || state.data?.kind === "files");
-  if (!valid) throw new FormatError(file, "must be a trainer state of version 1", { got: state.version ?? "another file" });
+  if (!valid)
+    throw new FormatError(file, "must be a trainer state of version 1", { got: state?.version ?? "another file" });
   return state as StateFile;
 }
 
@@ -238,6 +257,9 @@ function parseJson(content: string, file: string): unknown {
   try {
     return JSON.parse(content);
   } catch (error) {
-    throw new FormatError(file, "must be JSON", { got: (error as Error).message, cure: "resume from an earlier checkpoint" });
+    throw new FormatError(file, "must be JSON", {
+      got: (error as Error).message,
+      cure: "resume from an earlier checkpoint",
+    });
   }
 }

@@ -1,5 +1,6 @@
 /** The course of a run: steps, evaluations and checkpoints in order, until the last step or a signal to stop. */
 
+import { nextTurn } from "../core/turn.ts";
 import type { EvalReport, StepReport, Trainer } from "./trainer.ts";
 
 export type TrainEvent =
@@ -34,7 +35,7 @@ export async function* trainLoop(options: LoopOptions): AsyncGenerator<TrainEven
       yield { kind: "checkpoint", path: await save(step), step };
       saved = step;
     }
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
   }
   const { step } = trainer.state;
   if (step > saved) yield { kind: "checkpoint", path: await save(step), step };

@@ -7,7 +7,13 @@ import type { RunConfig } from "../config/index.ts";
 import { NumericError, invariant } from "../core/errors.ts";
 import { TrainBatches, evaluationBatches, type Batch, type DataPosition, type TokenStream } from "../data/index.ts";
 import type { Backend } from "../kernels/index.ts";
-import { DeepSeekModel, allocateParameters, initialiseParameters, ropeTable, type RoutingSink } from "../model/index.ts";
+import {
+  DeepSeekModel,
+  allocateParameters,
+  initialiseParameters,
+  ropeTable,
+  type RoutingSink,
+} from "../model/index.ts";
 import { AdamW, clipScale, learningRate } from "../optim/index.ts";
 import { Profiler, Scope, Tape, type Parameter, type Tensor } from "../tensor/index.ts";
 import { uploadBatch, windowStarts } from "./device-batch.ts";
@@ -101,7 +107,10 @@ export class Trainer implements Disposable {
     this.#trainable = parameters.trainable;
     for (const parameter of this.#trainable) parameter.allocateGrad(this.#scope);
     if (config.training.precision === "bf16") this.#allocateCopies();
-    const adamw = this.#trainable.map((parameter) => ({ parameter, decay: parameters.specs.get(parameter.name)!.decay }));
+    const adamw = this.#trainable.map((parameter) => ({
+      parameter,
+      decay: parameters.specs.get(parameter.name)!.decay,
+    }));
     this.optimizer = new AdamW(this.#scope, adamw, config.training);
     const { seqLen } = config.training;
     this.#ropeTable = this.#scope.from(ropeTable(config.model, seqLen), [seqLen, config.model.qkRopeHeadDim]);
@@ -140,6 +149,7 @@ export class Trainer implements Disposable {
     const { training } = this.config;
     const start = now();
     this.#profiler.reset();
+    const { position } = this.#batches;
     const batches = Array.from({ length: training.gradAccumSteps }, () => this.#batches.next());
     using scope = this.#scope.child();
     const report = scope.empty([NORMS + this.#trainable.length]);
@@ -148,7 +158,10 @@ export class Trainer implements Disposable {
     const totals = targetTotals(batches, this.config.model.nMtpLayers);
     for (const [i, batch] of batches.entries()) this.#accumulate(batch, totals, report, i > 0);
     const step = this.#step + 1;
-    const { values, gradNorm } = await this.#readReport(report, step);
+    const { values, gradNorm } = await this.#readReport(report, step).catch((error: unknown) => {
+      this.#batches = this.#batchesFrom(position);
+      throw error;
+    });
     const lr = learningRate(training, step);
     this.optimizer.step(scope, { step, lr, gradScale: clipScale(gradNorm, training.gradClip) });
     this.#updateRouters(scope);
@@ -157,7 +170,11 @@ export class Trainer implements Disposable {
     this.#tokens += tokens;
     const ms = now() - start;
     return {
-      step, lr, gradNorm, tokens, ms,
+      step,
+      lr,
+      gradNorm,
+      tokens,
+      ms,
       loss: values[MAIN]!,
       mtpLoss: values[MTP]!,
       balanceLoss: values[BALANCE]!,
@@ -172,7 +189,12 @@ export class Trainer implements Disposable {
   async evaluate(maxWindows?: number): Promise<EvalReport> {
     const { seqLen, microBatchSize } = this.config.training;
     const { validation, tokenBytes } = this.#options;
-    const shape = { seqLen, batchSize: microBatchSize, tokenBytes, ...(maxWindows === undefined ? {} : { maxWindows }) };
+    const shape = {
+      seqLen,
+      batchSize: microBatchSize,
+      tokenBytes,
+      ...(maxWindows === undefined ? {} : { maxWindows }),
+    };
     using scope = this.#scope.child();
     const total = scope.empty([1]);
     const counts = this.#counts.slice(0, this.config.model.nLayers - this.config.model.nDenseLayers);
@@ -273,7 +295,8 @@ export class Trainer implements Disposable {
     const values = Float64Array.from(await report.read());
     const bad = values.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0) {
-      const tensor = bad < NORMS ? ["loss", "mtp loss", "balance loss"][bad]! : `gradient of ${this.#trainable[bad - NORMS]!.name}`;
+      const tensor =
+        bad < NORMS ? ["loss", "mtp loss", "balance loss"][bad]! : `gradient of ${this.#trainable[bad - NORMS]!.name}`;
       const cure = "resume from the last checkpoint with a lower lr or a longer warm-up";
       throw new NumericError(`step ${step}: ${tensor}`, "must be finite", values[bad]!, cure, step);
     }
@@ -306,7 +329,11 @@ function targetTotals(batches: readonly Batch[], depths: number): TargetTotals {
   };
 }
 
-function countInto(scope: Scope, counts: readonly Tensor[], accumulate: boolean): (mixture: number, idx: Tensor) => void {
+function countInto(
+  scope: Scope,
+  counts: readonly Tensor[],
+  accumulate: boolean,
+): (mixture: number, idx: Tensor) => void {
   return (mixture, idx) => {
     const tensor = counts[mixture]!;
     scope.run(

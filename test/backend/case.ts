@@ -31,12 +31,12 @@ export const MANY = 50_001;
 export const reference = createReferenceBackend();
 
 /** The operands as float64, without their signs. */
-export function absolute<K extends KernelName>(fields: Fields<K>): Fields<K> {
+function absolute<K extends KernelName>(fields: Fields<K>): Fields<K> {
   const entries = Object.entries(fields as Record<string, Field | undefined>);
   return Object.fromEntries(
     entries.map(([key, field]) => [
       key,
-      field === undefined || field.dtype === "i32" ? field : f64(Float64Array.from(field.values, Math.abs)),
+      field === undefined || field.dtype === "i32" ? field : f64(new Float64Array(field.values).map(Math.abs)),
     ]),
   ) as Fields<K>;
 }

@@ -6,9 +6,10 @@ import { bf16, blank, f32, i32, runKernel, uniform, type Field } from "../helper
 import { indices, LENGTHS, linear, MANY, reference, special, type Case, type Cases } from "./case.ts";
 import { BF16_ROUNDOFF, bound } from "./tolerances.ts";
 
-const SIZES = [...LENGTHS, MANY];
-/** One row, odd rows, and enough for several chunks. */
+const SIZES = [0, ...LENGTHS, MANY];
+/** No row, one, an odd number, and enough for several chunks. */
 const ROWS = [
+  { n: 0, widths: [5] },
   { n: 1, widths: LENGTHS },
   { n: 5, widths: LENGTHS },
   { n: 700, widths: [65] },
@@ -32,7 +33,7 @@ function* fill(): Iterable<Case<"fill">> {
 function* copy2d(rng: Rng): Iterable<Case<"copy2d">> {
   const types: ((values: ArrayLike<number>) => Field)[] = [f32, bf16];
   for (const { n: rows, d: cols } of shapes) {
-    const [xStride, yStride] = rows === 1 ? [cols, cols] : [cols + 3, cols + 5];
+    const [xStride, yStride] = rows < 2 ? [cols, cols] : [cols + 3, cols + 5];
     for (const [x, y] of types.flatMap((from) => types.map((to) => [from(special(rng, rows * xStride)), to] as const)))
       for (const accumulate of [0, 1]) {
         const before = y(uniform(rng, rows * yStride));
@@ -136,7 +137,7 @@ function* embeddingBackward(rng: Rng): Iterable<Case<"embeddingBackward">> {
 
 function* rmsNorm(rng: Rng): Iterable<Case<"rmsNorm">> {
   for (const { n, d } of shapes) {
-    const xStride = n === 1 ? d : d + 3;
+    const xStride = n < 2 ? d : d + 3;
     const x = uniform(rng, n * xStride, 3);
     if (n === 5) {
       x[0] = NaN;
@@ -160,7 +161,7 @@ function* rmsNormBackward(rng: Rng): Iterable<Case<"rmsNormBackward">> {
       [1, 1, true],
       [1, 0, false],
     ] as const) {
-      const [xStride, dxStride] = n === 1 ? [d, d] : [d + 3, d + 1];
+      const [xStride, dxStride] = n < 2 ? [d, d] : [d + 3, d + 1];
       const [x, w, dy] = [uniform(rng, n * xStride, 3), uniform(rng, d), uniform(rng, n * d)];
       const saved = { x: f32(x), w: f32(w), y: blank("f32", n * d), rstd: blank("f32", n) };
       const { rstd } = runKernel(reference, "rmsNorm", saved, { n, d, xStride, eps: 1e-3 });

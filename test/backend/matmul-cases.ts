@@ -18,8 +18,11 @@ const EDGES: readonly Shape[] = LENGTHS.flatMap((length) => [
   { m: 1, n: 9, k: length },
   { m: length, n: length, k: length },
 ]);
-/** Beyond blocks of k, of rows and of columns; k = 0; batches. */
+/** Beyond blocks of k, of rows and of columns; nothing at all; batches. */
 const LARGER: readonly Shape[] = [
+  { m: 0, n: 3, k: 2 },
+  { m: 4, n: 0, k: 2 },
+  { m: 4, n: 3, k: 2, batch: 0 },
   { m: 3, n: 20, k: 1030 },
   { m: 1, n: 600, k: 300 },
   { m: 150, n: 270, k: 280 },
@@ -85,7 +88,7 @@ function* specialMatmul(rng: Rng): Iterable<Case<"matmul">> {
 }
 
 /** Rows of each expert. */
-const LOADS = [[1], [0, 1, 0], [3, 0, 17, 33, 0], [16, 16], [1, 65, 2, 0, 7], [130, 0, 128]];
+const LOADS = [[0, 0], [1], [0, 1, 0], [3, 0, 17, 33, 0], [16, 16], [1, 65, 2, 0, 7], [130, 0, 128]];
 const DIMS = [
   { outDim: 1, inDim: 1 },
   { outDim: 3, inDim: 7 },
@@ -110,7 +113,7 @@ function* groupedMatmul(rng: Rng): Iterable<Case<"groupedMatmul">> {
           title: `rows ${load.join(", ")}; ${outDim} × ${inDim}; transW ${transW}, indexed ${indexed}, compute ${compute}`,
           fields: {
             x: f32(uniform(rng, xRows * k)),
-            w: f32(uniform(rng, experts * outDim * inDim)),
+            w: (turn % 3 === 0 ? bf16 : f32)(uniform(rng, experts * outDim * inDim)),
             offsets: i32(offsets),
             rowIndex: indexed === 1 ? i32(indices(rng, rows, xRows)) : undefined,
             y: f32(uniform(rng, rows * width)),

@@ -25,15 +25,42 @@ const ROUTINGS: readonly Routing[] = [
   { experts: 256, topk: 8, groups: 8, limitedGroups: 4, groupScore: 2 },
 ];
 const FORMS = [0, 1].flatMap((scoreFunc) => [0, 1].map((normalize) => ({ scoreFunc, normalize })));
-const ROWS = [1, 5, 300];
-const LARGEST_LOGIT = 6;
+const ROWS = [0, 1, 5, 300];
+const LARGEST_LOGIT = 3;
+
+/** Whether no two selection scores are so close, and yet different, that rounding could swap them. */
+function hasClearChoice(logits: Float64Array, bias: Float64Array | undefined, scoreFunc: number): boolean {
+  const powers = logits.map((logit) => Math.exp(logit));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  const selection = Array.from(powers, (power, e) => {
+    const score = scoreFunc === 1 ? power / (1 + power) : power / sum;
+    const shift = bias?.[e] ?? 0;
+    return { value: score + shift, size: score + Math.abs(shift) };
+  }).toSorted((a, b) => a.value - b.value);
+  return selection.every(({ value, size }, i) => {
+    const gap = value - (selection[i - 1]?.value ?? -Infinity);
+    return gap === 0 || gap > 2 ** -18 * size;
+  });
+}
 
 /** Row 1 of several has all experts equal; in row 2 every second expert equals its neighbour. */
-function tiedLogits(rng: Rng, n: number, experts: number): Float64Array {
-  const logits = uniform(rng, n * experts, LARGEST_LOGIT);
-  if (n < 3) return logits;
-  logits.fill(0.5, experts, 2 * experts);
-  for (let e = 1; e < experts; e += 2) logits[2 * experts + e] = logits[2 * experts + e - 1]!;
+function routerLogits(
+  rng: Rng,
+  n: number,
+  bias: Float64Array | undefined,
+  experts: number,
+  scoreFunc: number,
+): Float64Array {
+  const logits = new Float64Array(n * experts);
+  for (let r = 0; r < n; r++) {
+    let row;
+    do {
+      row = Float64Array.from(new Float32Array(uniform(rng, experts, LARGEST_LOGIT)));
+      if (r === 1) row.fill(0.5);
+      if (r === 2) row = row.map((logit, e) => (e % 2 === 1 ? row![e - 1]! : logit));
+    } while (r !== 1 && !hasClearChoice(row, bias, scoreFunc));
+    logits.set(row, r * experts);
+  }
   return logits;
 }
 
@@ -45,11 +72,12 @@ function* route(rng: Rng): Iterable<Case<"route">> {
           const { experts, topk } = routing;
           const numbers = { n, ...routing, ...form, routeScale: 2.5 };
           const growth = { terms: experts, exponent: 2 * LARGEST_LOGIT };
+          const bias = withBias ? uniform(rng, experts, 0.2) : undefined;
           yield {
             title: `${withBias ? "biased" : "unbiased"}, ${JSON.stringify(numbers)}`,
             fields: {
-              logits: f32(tiedLogits(rng, n, experts)),
-              bias: withBias ? f32(uniform(rng, experts, 0.2)) : undefined,
+              logits: f32(routerLogits(rng, n, bias, experts, form.scoreFunc)),
+              bias: bias && f32(bias),
               scores: blank("f32", n * experts),
               idx: blank("i32", n * topk),
               weights: blank("f32", n * topk),

@@ -9,11 +9,13 @@
  * Source: Higham & Mary 2019, "A new approach to probabilistic rounding error analysis", theorem 2.4.
  */
 
-export const F32_ROUNDOFF = 2 ** -24;
+const F32_ROUNDOFF = 2 ** -24;
 /** Half the distance of bf16 numbers around 1. */
 export const BF16_ROUNDOFF = 2 ** -9;
 
 const SUM_GROWTH = 5;
+/** The distance of numbers below the normal range: what an operation rounds there. */
+const UNDERFLOW = 2 ** -149;
 /** Exponentials below the normal range, and what bf16 hardware takes for zero, times factors of at most 2⁶. */
 const FLUSHED = 2 ** -120;
 
@@ -25,20 +27,20 @@ interface Tolerance {
 
 const TOLERANCES = {
   /** A handful of products and sums per term. */
-  arithmetic: { roundings: 6, growth: SUM_GROWTH, floor: 0 },
+  arithmetic: { roundings: 6, growth: SUM_GROWTH, floor: UNDERFLOW },
   /** Float64 inside; the store and the rounding of `scale` to f32 remain. */
-  float64Sum: { roundings: 3, growth: 0, floor: 0 },
+  float64Sum: { roundings: 3, growth: 0, floor: UNDERFLOW },
   /** sin, cos and log of two libraries in float64 differ in the last place, which can move the store by one f32. */
-  float64Function: { roundings: 2, growth: 0, floor: 0 },
-  matmulF32: { roundings: 3, growth: SUM_GROWTH, floor: 0 },
+  float64Function: { roundings: 2, growth: 0, floor: UNDERFLOW },
+  matmulF32: { roundings: 3, growth: SUM_GROWTH, floor: UNDERFLOW },
   /** Products of two bf16 are exact in f32, so only the sums round; denormal factors and results count as zero. */
   matmulBf16: { roundings: 3, growth: SUM_GROWTH, floor: FLUSHED },
   /** An exponential is right to 2 ulp = 4 roundings; a division and up to ten products follow. */
   exponential: { roundings: 16, growth: SUM_GROWTH, floor: FLUSHED },
   /** A mean of squares, a root, a division and three products; the cube of rstd in the backward pass. */
-  norm: { roundings: 12, growth: SUM_GROWTH, floor: 0 },
+  norm: { roundings: 12, growth: SUM_GROWTH, floor: UNDERFLOW },
   /** Six products, a root and two divisions; numbers such as 1 − β come rounded to f32. */
-  optimizer: { roundings: 16, growth: 0, floor: 2 ** -140 },
+  optimizer: { roundings: 16, growth: 0, floor: 8 * UNDERFLOW },
 } as const satisfies Record<string, Tolerance>;
 
 export type Family = keyof typeof TOLERANCES;

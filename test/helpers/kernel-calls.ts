@@ -43,13 +43,13 @@ export const uniform = (rng: Rng, length: number, scale = 1): Float64Array =>
 function toBytes({ dtype, values }: Field): Uint8Array {
   switch (dtype) {
     case "f32":
-      return new Uint8Array(Float32Array.from(values).buffer);
+      return new Uint8Array(new Float32Array(values).buffer);
     case "f64":
-      return new Uint8Array(Float64Array.from(values).buffer);
+      return new Uint8Array(new Float64Array(values).buffer);
     case "i32":
-      return new Uint8Array(Int32Array.from(values).buffer);
+      return new Uint8Array(new Int32Array(values).buffer);
     case "bf16":
-      return new Uint8Array(Uint16Array.from(values, toBf16Bits).buffer);
+      return new Uint8Array(new Uint16Array(Array.from(values, toBf16Bits)).buffer);
   }
 }
 
@@ -57,13 +57,13 @@ function fromBytes(dtype: DType, bytes: Uint8Array): Float64Array {
   const buffer = bytes.slice().buffer;
   switch (dtype) {
     case "f32":
-      return Float64Array.from(new Float32Array(buffer));
+      return new Float64Array(new Float32Array(buffer));
     case "f64":
       return new Float64Array(buffer);
     case "i32":
-      return Float64Array.from(new Int32Array(buffer));
+      return new Float64Array(new Int32Array(buffer));
     case "bf16":
-      return Float64Array.from(new Uint16Array(buffer), fromBf16Bits);
+      return new Float64Array(new Uint16Array(buffer)).map(fromBf16Bits);
   }
 }
 

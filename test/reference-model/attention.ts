@@ -50,7 +50,10 @@ function project(config: ModelConfig, at: LayerReader, x: Vector, position: numb
   const q =
     qLoraRank === 0
       ? multiply(at.matrix("attn.wq"), x)
-      : multiply(at.matrix("attn.wq_b"), rmsNorm(multiply(at.matrix("attn.wq_a"), x), at.vector("attn.q_norm"), LATENT_EPS));
+      : multiply(
+          at.matrix("attn.wq_b"),
+          rmsNorm(multiply(at.matrix("attn.wq_a"), x), at.vector("attn.q_norm"), LATENT_EPS),
+        );
   const compressed = multiply(at.matrix("attn.wkv_a"), x);
   const latent = rmsNorm(compressed.slice(0, kvLoraRank), at.vector("attn.kv_norm"), LATENT_EPS);
   const heads = Array.from({ length: nHeads }, (_, h) => h);

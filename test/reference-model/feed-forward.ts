@@ -17,7 +17,10 @@ function swiglu(at: LayerReader, prefix: string, x: Vector, expert?: number): nu
   };
   const gate = product("w1", x);
   const up = product("w3", x);
-  return product("w2", gate.map((value, i) => value * sigmoid(value) * up[i]!));
+  return product(
+    "w2",
+    gate.map((value, i) => value * sigmoid(value) * up[i]!),
+  );
 }
 
 /** w2 is [.., D, F]. */
@@ -39,7 +42,10 @@ export function route(config: ModelConfig, at: LayerReader, x: Vector): Routing 
   const bias = topkMethod === "noaux_tc" ? at.vector("ffn.gate.bias") : Array<number>(nRoutedExperts).fill(0);
   const selection = plus(scores, bias);
   const allowed = allowedExperts(config, selection);
-  const chosen = topIndices(selection.map((score, e) => (allowed.has(e) ? score : -Infinity)), nActivatedExperts);
+  const chosen = topIndices(
+    selection.map((score, e) => (allowed.has(e) ? score : -Infinity)),
+    nActivatedExperts,
+  );
   const sum = chosen.reduce((total, e) => total + scores[e]!, 0);
   return { scores, chosen, weights: chosen.map((e) => (routeScale * scores[e]!) / (normTopkProb ? sum : 1)) };
 }
@@ -68,7 +74,12 @@ export function mixture(config: ModelConfig, at: LayerReader, x: Vector, { chose
 }
 
 /** α · mean over segments of Σ_i f_i P_i, f_i = E / (k T) · tokens that chose i, P_i = mean of s_i / Σ_j s_j. */
-export function balanceLoss(config: ModelConfig, routings: readonly Routing[], segments: readonly number[], alpha: number): number {
+export function balanceLoss(
+  config: ModelConfig,
+  routings: readonly Routing[],
+  segments: readonly number[],
+  alpha: number,
+): number {
   const { nRoutedExperts: experts, nActivatedExperts: topk } = config;
   const losses = segments.slice(1).map((end, g) => {
     const own = routings.slice(segments[g], end);

@@ -62,7 +62,10 @@ export function referenceForward(
     const hidden = layer(nLayers + k, joined);
     const ahead = normAll(hidden, at.vector("shared_head.norm"));
     previous = mtpHidden === "post_norm" ? ahead : hidden;
-    return crossEntropy(ahead.map((row) => multiply(head, row)), targets);
+    return crossEntropy(
+      ahead.map((row) => multiply(head, row)),
+      targets,
+    );
   });
   return { logits, main, mtp, balance: balanceLosses };
 }

@@ -107,17 +107,20 @@ test("offsets of experts beyond the rows and a row index outside x are refused",
 });
 
 test("a mapped file is read where it lies and cannot be written", () => {
-  withFile(Uint8Array.from({ length: 5000 }, (_, i) => i % 251), (path) => {
-    const handle = backend.mapFile(path, 4100, 900);
-    expect(backend.readSync(handle, 0, 3)).toEqual(Uint8Array.of(4100 % 251, 4101 % 251, 4102 % 251));
-    expect(() => backend.readSync(handle, 899, 2)).toThrow(InternalError);
-    expect(() => backend.write(handle, 0, Uint8Array.of(1))).toThrow(/mapped file/);
-    const fill = encodeCall("fill", { y: f32(handle) }, { n: 4, value: 0 });
-    expect(() => backend.run(fill)).toThrow(/mapped file/);
-    backend.free(handle);
-    expect(() => backend.mapFile(path, 4100, 901)).toThrow(IoError);
-    expect(() => backend.mapFile(`${path}.missing`, 0, 1)).toThrow(IoError);
-  });
+  withFile(
+    Uint8Array.from({ length: 5000 }, (_, i) => i % 251),
+    (path) => {
+      const handle = backend.mapFile(path, 4100, 900);
+      expect(backend.readSync(handle, 0, 3)).toEqual(Uint8Array.of(4100 % 251, 4101 % 251, 4102 % 251));
+      expect(() => backend.readSync(handle, 899, 2)).toThrow(InternalError);
+      expect(() => backend.write(handle, 0, Uint8Array.of(1))).toThrow(/mapped file/);
+      const fill = encodeCall("fill", { y: f32(handle) }, { n: 4, value: 0 });
+      expect(() => backend.run(fill)).toThrow(/mapped file/);
+      backend.free(handle);
+      expect(() => backend.mapFile(path, 4100, 901)).toThrow(IoError);
+      expect(() => backend.mapFile(`${path}.missing`, 0, 1)).toThrow(IoError);
+    },
+  );
 });
 
 test("a window of more than 64 MiB is refused", () => {

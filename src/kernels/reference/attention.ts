@@ -39,6 +39,14 @@ function shapeOf(call: Call<"attention"> | Call<"attentionBackward">): Shape {
   };
 }
 
+/** Every row belongs to a sequence. */
+function sequenceStarts(call: Call<"attention"> | Call<"attentionBackward">, { n, ropeDim }: Shape): Int32Array {
+  const starts = call.starts("seqStarts", call.count("seqs"), n);
+  invariant(starts[0] === 0 && starts.at(-1) === n, `attention.seqStarts span 0 to ${n}`);
+  invariant(ropeDim === 0 || call.has("k2"), `attention.k2 is given when ropeDim is ${ropeDim}`);
+  return starts;
+}
+
 const headSpan = ({ n, heads }: Shape, width: number, { row, head }: Strides): number =>
   n === 0 ? 0 : (n - 1) * row + spanOf(heads, width, head);
 
@@ -123,11 +131,10 @@ export function attention(call: Call<"attention">): void {
     k2: call.optionalFloats("k2", headSpan(shape, ropeDim, shape.k2)),
     v: call.floats("v", headSpan(shape, valueDim, shape.v)),
   };
-  const seqs = call.count("seqs");
-  const starts = call.starts("seqStarts", seqs, n);
+  const starts = sequenceStarts(call, shape);
   const out = call.floats("out", n * heads * valueDim);
   const lse = call.floats("lse", n * heads);
-  for (let s = 0; s < seqs; s++) {
+  for (let s = 0; s + 1 < starts.length; s++) {
     const start = starts[s]!;
     const rows = starts[s + 1]! - start;
     for (let h = 0; h < heads; h++) {
@@ -175,8 +182,7 @@ export function attentionBackward(call: Call<"attentionBackward">): void {
     k2: call.optionalFloats("k2", spans.k2),
     v: call.floats("v", spans.v),
   };
-  const seqs = call.count("seqs");
-  const starts = call.starts("seqStarts", seqs, n);
+  const starts = sequenceStarts(call, shape);
   const out = call.floats("out", n * heads * valueDim);
   const lse = call.floats("lse", n * heads);
   const dOut = call.floats("dOut", n * heads * valueDim);
@@ -187,7 +193,7 @@ export function attentionBackward(call: Call<"attentionBackward">): void {
   const dk2Out = call.optionalFloats("dk2", spans.k2);
   const dk2 = dk2Out && new HeadGradient(dk2Out, ropeDim, shape.k2);
   const dv = new HeadGradient(call.floats("dv", spans.v), valueDim, shape.v);
-  for (let s = 0; s < seqs; s++) {
+  for (let s = 0; s + 1 < starts.length; s++) {
     const start = starts[s]!;
     const rows = starts[s + 1]! - start;
     for (let h = 0; h < heads; h++) {

@@ -49,6 +49,10 @@ export class Call<K extends KernelName> {
     return this.number(name) !== 0;
   }
 
+  has(name: OperandName<K>): boolean {
+    return this.#call.operands[name] !== undefined;
+  }
+
   /**
    * The `length` elements of a floating-point operand. A bf16 operand comes as a float32 copy, which `finish` rounds
    * back when the kernel writes it.

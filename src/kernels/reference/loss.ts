@@ -28,7 +28,7 @@ export function softmaxCrossEntropy(call: Call<"softmaxCrossEntropy">): void {
     for (const logit of row) max = Math.max(max, logit);
     let total = 0;
     for (const logit of row) total += Math.exp(logit - max);
-    losses[r] = max + Math.log(total) - row[target]!;
+    losses[r] = Math.log(total) + (max - row[target]!);
     if (dLogits === undefined) continue;
     for (let v = 0; v < vocab; v++) {
       const probability = Math.exp(row[v]! - max) / total;

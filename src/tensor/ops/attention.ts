@@ -18,18 +18,40 @@ const shared = (attrs: Attrs, n: number, seqs: number): Record<StrideName, numbe
   const { heads, nopeDim, ropeDim, valueDim } = attrs;
   const perHead = nopeDim + valueDim;
   return {
-    n, heads, nopeDim, ropeDim, valueDim, seqs,
+    n,
+    heads,
+    nopeDim,
+    ropeDim,
+    valueDim,
+    seqs,
     qStride: heads * (nopeDim + ropeDim),
-    k1Row: heads * perHead, k1Head: perHead,
-    k2Row: ropeDim, k2Head: 0,
-    vRow: heads * perHead, vHead: perHead,
-    scale: attrs.softmaxScale, compute: computeId(attrs.compute),
+    k1Row: heads * perHead,
+    k1Head: perHead,
+    k2Row: ropeDim,
+    k2Head: 0,
+    vRow: heads * perHead,
+    vHead: perHead,
+    scale: attrs.softmaxScale,
+    compute: computeId(attrs.compute),
   };
 };
 
 type StrideName =
-  | "n" | "heads" | "nopeDim" | "ropeDim" | "valueDim" | "seqs" | "qStride"
-  | "k1Row" | "k1Head" | "k2Row" | "k2Head" | "vRow" | "vHead" | "scale" | "compute";
+  | "n"
+  | "heads"
+  | "nopeDim"
+  | "ropeDim"
+  | "valueDim"
+  | "seqs"
+  | "qStride"
+  | "k1Row"
+  | "k1Head"
+  | "k2Row"
+  | "k2Head"
+  | "vRow"
+  | "vHead"
+  | "scale"
+  | "compute";
 
 /** The values half of [k ‖ v] per head: the same rows, nopeDim elements further. */
 function values(kv: Tensor, nopeDim: number): { handle: number; offset: number; dtype: Tensor["dtype"] } {
@@ -54,7 +76,8 @@ const attentionRow: OpRow<Attrs> = {
       valueOf(kRope).columns === ropeDim &&
       valueOf(kv).rows === rows &&
       valueOf(kRope).rows === rows;
-    if (!fits) throw new ShapeError("attention", `q, kv and kRope of ${rows} rows for ${heads} heads`, valueOf(kv).shape);
+    if (!fits)
+      throw new ShapeError("attention", `q, kv and kRope of ${rows} rows for ${heads} heads`, valueOf(kv).shape);
     return [{ shape: [rows, heads * valueDim] }];
   },
   extras: ([q], { heads }) => [{ shape: [valueOf(q).rows, heads] }],
@@ -75,9 +98,19 @@ const attentionRow: OpRow<Attrs> = {
     scope.run(
       "attentionBackward",
       {
-        q: q!, k1: kv!, k2: kRope!, v: values(kv!, attrs.nopeDim), seqStarts: seqStarts!,
-        out: call.outputs[0]!, lse: call.extras[0]!, dOut: call.grad(0)!, delta,
-        dq: dq!, dk1: dkv!, dk2: dkRope!, dv: values(dkv!, attrs.nopeDim),
+        q: q!,
+        k1: kv!,
+        k2: kRope!,
+        v: values(kv!, attrs.nopeDim),
+        seqStarts: seqStarts!,
+        out: call.outputs[0]!,
+        lse: call.extras[0]!,
+        dOut: call.grad(0)!,
+        delta,
+        dq: dq!,
+        dk1: dkv!,
+        dk2: dkRope!,
+        dv: values(dkv!, attrs.nopeDim),
       },
       shared(attrs, q!.rows, seqStarts!.size - 1),
     );

@@ -31,9 +31,20 @@ export function matmulInto(scope: Scope, a: Tensor, b: Tensor, c: Tensor, produc
     "matmul",
     { a, b, c },
     {
-      m, n, k, transA: Number(transA), transB: Number(transB),
-      lda: transA ? m : k, ldb: transB ? k : n, ldc: n,
-      batch: 1, strideA: 0, strideB: 0, strideC: 0, accumulate, compute: computeId(compute),
+      m,
+      n,
+      k,
+      transA: Number(transA),
+      transB: Number(transB),
+      lda: transA ? m : k,
+      ldb: transB ? k : n,
+      ldc: n,
+      batch: 1,
+      strideA: 0,
+      strideB: 0,
+      strideC: 0,
+      accumulate,
+      compute: computeId(compute),
     },
   );
 }

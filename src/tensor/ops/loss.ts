@@ -46,7 +46,8 @@ function lossChunk(call: Call<HeadLossAttrs>, logits: Tensor, from: number, dh: 
 
 const headLossRow: OpRow<HeadLossAttrs> = {
   name: "headLoss",
-  source: "cross-entropy of softmax(h Wᵀ), by chunks of rows; gradients are made on the way, as in Liger (arXiv 2410.10989)",
+  source:
+    "cross-entropy of softmax(h Wᵀ), by chunks of rows; gradients are made on the way, as in Liger (arXiv 2410.10989)",
   outputs: ([h, w, targets]) => {
     const { rows, columns } = valueOf(h);
     if (valueOf(w).columns !== columns || valueOf(targets).size !== rows) {

@@ -23,13 +23,17 @@ export interface RouteAttrs {
 const SCORE_FUNC = { softmax: 0, sigmoid: 1 } as const;
 const GROUP_SCORE = { none: 0, max: 1, top2: 2 } as const;
 
-function routeNumbers(attrs: RouteAttrs, n: number): Record<
-  "n" | "experts" | "topk" | "scoreFunc" | "normalize" | "routeScale",
-  number
-> {
+function routeNumbers(
+  attrs: RouteAttrs,
+  n: number,
+): Record<"n" | "experts" | "topk" | "scoreFunc" | "normalize" | "routeScale", number> {
   return {
-    n, experts: attrs.experts, topk: attrs.topk, scoreFunc: SCORE_FUNC[attrs.scoreFunc],
-    normalize: Number(attrs.normalize), routeScale: attrs.routeScale,
+    n,
+    experts: attrs.experts,
+    topk: attrs.topk,
+    scoreFunc: SCORE_FUNC[attrs.scoreFunc],
+    normalize: Number(attrs.normalize),
+    routeScale: attrs.routeScale,
   };
 }
 
@@ -147,8 +151,14 @@ function grouped(
     "groupedMatmul",
     { x, w: weightFor(weight, compute), offsets: plan.offsets, rowIndex: gather ? plan.rowToken : undefined, y },
     {
-      experts, rows, xRows: gather ? tokens : rows, outDim, inDim,
-      transW: Number(transpose), accumulate: Number(accumulate), compute: computeId(compute),
+      experts,
+      rows,
+      xRows: gather ? tokens : rows,
+      outDim,
+      inDim,
+      transW: Number(transpose),
+      accumulate: Number(accumulate),
+      compute: computeId(compute),
     },
   );
 }
@@ -168,13 +178,22 @@ function groupedGradient(
   call.scope.run(
     "groupedMatmulBackwardW",
     {
-      x: io.x, dy: io.dy, offsets: plan.offsets, dw: target.tensor,
+      x: io.x,
+      dy: io.dy,
+      offsets: plan.offsets,
+      dw: target.tensor,
       xIndex: gatherX ? plan.rowToken : undefined,
       dyIndex: gatherX ? undefined : plan.rowToken,
     },
     {
-      experts, rows, xRows: gatherX ? tokens : rows, dyRows: gatherX ? rows : tokens, outDim, inDim,
-      accumulate: target.accumulate, compute: computeId(call.attrs.compute),
+      experts,
+      rows,
+      xRows: gatherX ? tokens : rows,
+      dyRows: gatherX ? rows : tokens,
+      outDim,
+      inDim,
+      accumulate: target.accumulate,
+      compute: computeId(call.attrs.compute),
     },
   );
 }
@@ -203,7 +222,11 @@ const expertsRow: OpRow<ExpertAttrs> = {
     scratch.run("siluMul", { gate: gate!, up: up!, scale: rowWeight!, y: h }, { n: rows, d: hidden });
     const ys = scratch.empty([rows, dim], x!.dtype);
     grouped(call, plan, call.attrs.w2, { x: h, y: ys });
-    scratch.run("combine", { ys, slotRow: plan.slotRow, y: call.outputs[0]! }, { n: tokens, topk, d: dim, accumulate: 0 });
+    scratch.run(
+      "combine",
+      { ys, slotRow: plan.slotRow, y: call.outputs[0]! },
+      { n: tokens, topk, d: dim, accumulate: 0 },
+    );
   },
   backward: (call) => {
     const { tokens, topk, rows, hidden, dim } = expertDims(call);

@@ -14,8 +14,16 @@ export interface RopeAttrs {
 function numbers(attrs: RopeAttrs, n: number, maxPos: number): Parameters<typeof run>[3] {
   const stride = attrs.heads * attrs.headDim;
   return {
-    n, heads: attrs.heads, headDim: attrs.headDim, ropeDim: attrs.ropeDim, xStride: stride, yStride: stride, maxPos,
-    interleave: Number(attrs.interleave), inverse: 0, accumulate: 0,
+    n,
+    heads: attrs.heads,
+    headDim: attrs.headDim,
+    ropeDim: attrs.ropeDim,
+    xStride: stride,
+    yStride: stride,
+    maxPos,
+    interleave: Number(attrs.interleave),
+    inverse: 0,
+    accumulate: 0,
   };
 }
 
@@ -24,7 +32,7 @@ function run(
   x: Tensor,
   io: { table: Tensor; positions: Tensor; y: Tensor },
   values: Record<
-    | "n" | "heads" | "headDim" | "ropeDim" | "xStride" | "yStride" | "maxPos" | "interleave" | "inverse" | "accumulate",
+    "n" | "heads" | "headDim" | "ropeDim" | "xStride" | "yStride" | "maxPos" | "interleave" | "inverse" | "accumulate",
     number
   >,
 ): void {

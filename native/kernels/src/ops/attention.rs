@@ -92,6 +92,12 @@ impl Attention {
             Some(k2) => self.k2().check(kernel, "k2", k2.len(), self),
             None => assert!(self.rope_dim == 0, "{kernel}: ropeDim must be 0 without k2, got {}", self.rope_dim),
         }
+        assert!(
+            self.key_dim() > 0 && self.value_dim > 0,
+            "{kernel}: head dims must be at least 1, got {} and {}",
+            self.key_dim(),
+            self.value_dim
+        );
         assert!(self.scale >= 0.0, "{kernel}: scale must be at least 0, got {}", self.scale);
     }
 
@@ -187,23 +193,11 @@ pub(super) fn join_keys(
 ) -> MatIn<'static> {
     let (p, k) = (shape.nope_dim, shape.key_dim());
     let Some(k2) = x.k2 else { return matrix(x.k1, shape.k1(), rows, head) };
-    for (row, to) in rows.clone().zip(to.chunks_exact_mut(k.max(1))) {
+    for (row, to) in rows.clone().zip(to.chunks_exact_mut(k)) {
         to[..p].copy_from_slice(&x.k1[shape.k1().at(row, head)..][..p]);
         to[p..].copy_from_slice(&k2[shape.k2().at(row, head)..][..k - p]);
     }
     MatIn::f32(to.as_ptr(), k)
-}
-
-/// Where rows of a head begin; panics unless they all lie inside.
-///
-/// # Safety
-/// No reference to these rows may be alive.
-pub(super) unsafe fn rows_of(operand: Shared<f32>, place: Place, head: usize, rows: &Range<usize>) -> *mut f32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        operand.part(place.at(rows.end - 1, head), place.width);
-        operand.part(place.at(rows.start, head), place.width).as_mut_ptr()
-    }
 }
 
 /// One head at work, with its scratch.
@@ -221,6 +215,8 @@ struct Head<'a> {
     joined: Scratch<f32>,
     /// [TILE, TILE]
     scores: Scratch<f32>,
+    /// Outputs of the run, not yet divided by `total`; apart from `out`, whose rows lie far from each other.
+    sums: Scratch<f32>,
     /// The largest score of each row so far.
     top: Scratch<f32>,
     /// Σ exp(score − top) of each row so far.
@@ -242,6 +238,7 @@ impl<'a> Head<'a> {
             weights: tiles(Side::Left, 1, TILE, TILE),
             joined: Scratch::take(TILE * k),
             scores: Scratch::take(TILE * TILE),
+            sums: Scratch::take(RUN * u),
             top: Scratch::take(RUN),
             total: Scratch::take(RUN),
         }
@@ -262,44 +259,42 @@ impl<'a> Head<'a> {
                 self.values.pack(0, matrix(x.v, shape.v(), &keys, head), u, keys.len());
             }
             for (tile, rows) in tiles(run.rows.clone()).enumerate().filter(|(_, rows)| rows.start >= keys.start) {
-                self.tile(run, tile, rows, &keys, out);
+                self.tile(run, tile, rows, &keys);
             }
         }
         for (i, row) in run.rows.clone().enumerate() {
             // SAFETY: each chunk owns the rows of its head.
             let (out, lse) =
                 unsafe { (out.part(shape.out().at(row, head), u), lse.part(row * shape.heads + head, 1)) };
-            scale_row(self.isa, out, 1.0 / self.total[i]);
+            scaled_row(self.isa, &self.sums[i * u..(i + 1) * u], 1.0 / self.total[i], out);
             lse[0] = self.top[i] + self.total[i].ln();
         }
     }
 
-    /// Takes a tile of keys into the softmax and the output of a tile of rows.
-    fn tile(&mut self, run: &Run, tile: usize, rows: Range<usize>, keys: &Range<usize>, out: Shared<f32>) {
-        let (shape, place, isa) = (self.shape, self.shape.out(), self.isa);
-        let (m, n) = (rows.len(), keys.len());
+    /// Takes a tile of keys into the softmax and the sums of a tile of rows.
+    fn tile(&mut self, run: &Run, tile: usize, rows: Range<usize>, keys: &Range<usize>) {
+        let (shape, isa, u) = (self.shape, self.isa, self.shape.value_dim);
+        let (m, n, from) = (rows.len(), keys.len(), rows.start - run.rows.start);
         // SAFETY: the scores are this thread's.
         unsafe { multiply((&self.queries, tile), (&self.keys, 0), self.scores.as_mut_ptr(), n, false) };
         let first = keys.start == run.first;
         for i in 0..m {
             let visible = n.min(rows.start + i + 1 - keys.start);
-            let at = rows.start + i - run.rows.start;
-            let (top, total) = (&mut self.top[at], &mut self.total[at]);
+            let (top, total) = (&mut self.top[from + i], &mut self.total[from + i]);
             if first {
                 (*top, *total) = (f32::NEG_INFINITY, 0.0);
             }
             let row = &mut self.scores[i * n..(i + 1) * n];
             let shrink = softmax_row(isa, row, visible, shape.scale, top, total);
             if !first && shrink != 1.0 {
-                // SAFETY: each chunk owns the rows of its head.
-                scale_row(isa, unsafe { out.part(place.at(rows.start + i, self.head), place.width) }, shrink);
+                scale_row(isa, &mut self.sums[(from + i) * u..(from + i + 1) * u], shrink);
             }
         }
-        // SAFETY: the scores are [m, n], and each chunk owns the rows of its head.
+        // SAFETY: the scores are [m, n], and the sums are this thread's.
         unsafe {
             self.weights.pack(0, MatIn::f32(self.scores.as_ptr(), n), m, n);
-            let c = rows_of(out, place, self.head, &rows);
-            multiply((&self.weights, 0), (&self.values, 0), c, place.row, !first);
+            let c = self.sums[from * u..(from + m) * u].as_mut_ptr();
+            multiply((&self.weights, 0), (&self.values, 0), c, u, !first);
         }
     }
 }
@@ -314,6 +309,14 @@ per_isa! {
     fn scale_row(x: &mut [f32], factor: f32) {
         for x in x {
             *x *= factor;
+        }
+    }
+}
+
+per_isa! {
+    fn scaled_row(x: &[f32], factor: f32, y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x * factor;
         }
     }
 }

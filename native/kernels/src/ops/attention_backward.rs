@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::attention::{Attention, Place, Qkv, TILE, groups, join_keys, matrix, rows_of, run_chunks, tiles};
+use super::attention::{Attention, Place, Qkv, TILE, groups, join_keys, matrix, run_chunks, tiles};
 use super::chunks::{Shared, each_rows};
 use super::simd::{add_scaled, dot, exp_of_negative, per_isa};
 use crate::gemm::MatIn;
@@ -117,9 +117,10 @@ struct Head<'a> {
     query_rows: PackedTiles,
     d_out_columns: PackedTiles,
     d_out_rows: PackedTiles,
-    /// Of the whole sequence, as is delta.
+    /// Of the whole sequence, as are delta and dq; apart from the operand, whose rows lie far from each other.
     lse: Scratch<f32>,
     delta: Scratch<f32>,
+    d_queries: Scratch<f32>,
     /// Of one tile, as is all below.
     keys: PackedTiles,
     key_rows: PackedTiles,
@@ -127,6 +128,7 @@ struct Head<'a> {
     factor: PackedTiles,
     joined: Scratch<f32>,
     d_keys: Scratch<f32>,
+    d_values: Scratch<f32>,
     scores: Scratch<f32>,
     d_scores: Scratch<f32>,
 }
@@ -156,12 +158,14 @@ impl<'a> Head<'a> {
             d_out_rows: tiles(Side::Right, all, u, TILE),
             lse: Scratch::take(longest),
             delta: Scratch::take(longest),
+            d_queries: Scratch::take(longest * k),
             keys: tiles(Side::Left, 1, TILE, k),
             key_rows: tiles(Side::Right, 1, k, TILE),
             values: tiles(Side::Left, 1, TILE, u),
             factor: tiles(Side::Left, 1, TILE, TILE),
             joined: Scratch::take(TILE * k),
             d_keys: Scratch::take(TILE * k),
+            d_values: Scratch::take(TILE * u),
             scores: Scratch::take(TILE * TILE),
             d_scores: Scratch::take(TILE * TILE),
         }
@@ -185,9 +189,13 @@ impl<'a> Head<'a> {
             }
             self.store_keys(keys);
         }
+        for (row, d_query) in sequence.zip(self.d_queries.chunks_exact(k)) {
+            // SAFETY: each chunk owns the rows of its head.
+            unsafe { self.gradients.dq.part(shape.q().at(row, head), k) }.copy_from_slice(d_query);
+        }
     }
 
-    /// Packs what belongs to the queries of the sequence, and clears its dq.
+    /// Packs what belongs to the queries of the sequence.
     fn pack_queries(&mut self, sequence: Range<usize>) {
         let (shape, head) = (self.shape, self.head);
         let (q, out, k, u) = (shape.q(), shape.out(), shape.key_dim(), shape.value_dim);
@@ -207,16 +215,14 @@ impl<'a> Head<'a> {
             self.delta[i] = dot_row(self.isa, &self.saved.d_out[at.clone()], &self.saved.out[at]);
             self.lse[i] = self.saved.lse[row * shape.heads + head];
             // SAFETY: each chunk owns the rows of its head.
-            unsafe {
-                self.gradients.delta.part(row * shape.heads + head, 1)[0] = self.delta[i];
-                self.gradients.dq.part(q.at(row, head), k).fill(0.0);
-            }
+            let delta = unsafe { self.gradients.delta.part(row * shape.heads + head, 1) };
+            delta[0] = self.delta[i];
         }
     }
 
     /// What a tile of queries and a tile of keys give to dq, dk and dv.
     fn tile(&mut self, sequence: &Range<usize>, tile: usize, rows: Range<usize>, keys: &Range<usize>) {
-        let (shape, head, k) = (self.shape, self.head, self.shape.key_dim());
+        let (shape, k, u) = (self.shape, self.shape.key_dim(), self.shape.value_dim);
         let (m, n) = (keys.len(), rows.len());
         // SAFETY: the scores are this thread's.
         unsafe {
@@ -224,7 +230,7 @@ impl<'a> Head<'a> {
             multiply((&self.values, 0), (&self.d_out_columns, tile), self.d_scores.as_mut_ptr(), n, false);
         }
         let at = rows.start - sequence.start..rows.end - sequence.start;
-        let (lse, delta) = (&self.lse[at.clone()], &self.delta[at]);
+        let (lse, delta) = (&self.lse[at.clone()], &self.delta[at.clone()]);
         let each = self.scores.chunks_exact_mut(n).zip(self.d_scores.chunks_exact_mut(n)).take(m);
         for (j, (scores, d_scores)) in each.enumerate() {
             let hidden = (keys.start + j).saturating_sub(rows.start).min(n);
@@ -232,28 +238,30 @@ impl<'a> Head<'a> {
         }
         let accumulate = rows.start > keys.start;
         let (p, ds) = (MatIn::f32(self.scores.as_ptr(), n), MatIn::f32(self.d_scores.as_ptr(), n));
-        // SAFETY: the tiles of scores are [m, n], and each chunk owns the rows of its head.
+        // SAFETY: the tiles of scores are [m, n], and the sums are this thread's.
         unsafe {
             self.factor.pack(0, p, m, n);
-            let dv = rows_of(self.gradients.dv, shape.v(), head, keys);
-            multiply((&self.factor, 0), (&self.d_out_rows, tile), dv, shape.v().row, accumulate);
+            multiply((&self.factor, 0), (&self.d_out_rows, tile), self.d_values.as_mut_ptr(), u, accumulate);
             self.factor.pack(0, ds, m, n);
             multiply((&self.factor, 0), (&self.query_rows, tile), self.d_keys.as_mut_ptr(), k, accumulate);
             self.factor.pack(0, ds.t(), n, m);
-            let dq = rows_of(self.gradients.dq, shape.q(), head, &rows);
-            multiply((&self.factor, 0), (&self.key_rows, 0), dq, shape.q().row, true);
+            let d_queries = self.d_queries[at.start * k..at.end * k].as_mut_ptr();
+            multiply((&self.factor, 0), (&self.key_rows, 0), d_queries, k, keys.start > sequence.start);
         }
     }
 
-    /// Splits the finished dk of a tile into its two parts.
+    /// Stores the finished dv and the two parts of dk of a tile.
     fn store_keys(&mut self, keys: Range<usize>) {
-        let (p, k) = (self.shape.nope_dim, self.shape.key_dim());
-        for (row, d_key) in keys.zip(self.d_keys.chunks_exact(k.max(1))) {
+        let (shape, head, p) = (self.shape, self.head, self.shape.nope_dim);
+        let (k, u) = (shape.key_dim(), shape.value_dim);
+        for (row, (d_key, d_value)) in keys.zip(self.d_keys.chunks_exact(k).zip(self.d_values.chunks_exact(u))) {
             // SAFETY: each chunk owns the rows of its head.
-            unsafe { self.gradients.dk1.part(self.shape.k1().at(row, self.head), p) }.copy_from_slice(&d_key[..p]);
-            if let Some((dk2, place)) = self.dk2 {
-                // SAFETY: as above.
-                unsafe { dk2.part(place.at(row, self.head), k - p) }.copy_from_slice(&d_key[p..]);
+            unsafe {
+                self.gradients.dk1.part(shape.k1().at(row, head), p).copy_from_slice(&d_key[..p]);
+                self.gradients.dv.part(shape.v().at(row, head), u).copy_from_slice(d_value);
+                if let Some((dk2, place)) = self.dk2 {
+                    dk2.part(place.at(row, head), k - p).copy_from_slice(&d_key[p..]);
+                }
             }
         }
     }

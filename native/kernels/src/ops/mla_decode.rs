@@ -5,8 +5,7 @@
 
 use super::attention::softmax_row;
 use super::chunks::{GRAIN, Shared, checked_index, each_chunk};
-use super::simd::{add_scaled, per_isa};
-use crate::gemm::{Compute, MatIn, serial};
+use super::simd::{Simd, WIDTH, add_scaled, per_isa};
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa};
 
@@ -54,6 +53,7 @@ pub fn mla_decode(ctx: Ctx, cache: MlaCache, out: &mut [f32], shape: MlaDecode) 
     let MlaDecode { batch, heads, latent_dim, rope_dim, block_size, max_blocks, pool_rows, .. } = shape;
     assert!(shape.scale >= 0.0, "mlaDecode: scale must be at least 0, got {}", shape.scale);
     let width = latent_dim + rope_dim;
+    assert!(width > 0, "mlaDecode: latentDim + ropeDim must be at least 1, got 0");
     let cache = MlaCache { pool: &cache.pool[..pool_rows * width], ..cache };
     let parts = parts(cache.seq_lens, &shape);
     let out = &mut out[..batch * heads * latent_dim];
@@ -92,40 +92,146 @@ fn attend(isa: Isa, cache: MlaCache, part: &Part, shape: &MlaDecode, sums: &mut 
     let MlaDecode { heads, latent_dim, rope_dim, rope_row, rope_head, .. } = *shape;
     let width = latent_dim + rope_dim;
     let mut queries = Scratch::<f32>::take(heads * width);
-    for (h, query) in queries.chunks_exact_mut(width.max(1)).enumerate() {
+    for (h, query) in queries.chunks_exact_mut(width).enumerate() {
         let latent = (part.sequence * heads + h) * latent_dim;
         query[..latent_dim].copy_from_slice(&cache.q_latent[latent..][..latent_dim]);
         query[latent_dim..].copy_from_slice(&cache.q_rope[part.sequence * rope_row + h * rope_head..][..rope_dim]);
     }
     let rows = pool_rows(cache, part, shape);
     let mut scores = Scratch::<f32>::take(heads * part.rows);
-    let pool = MatIn::f32(cache.pool.as_ptr(), width).gather(Some(&rows));
-    // SAFETY: the gathered rows were checked to lie in the pool; the scores and sums are this chunk's.
-    unsafe {
-        let a = MatIn::f32(queries.as_ptr(), width);
-        serial(isa, heads, part.rows, width, a, pool.t(), scores.as_mut_ptr(), part.rows, false, Compute::F32);
-    }
+    score(isa, &queries, &rows, &mut scores);
     for (row, top) in scores.chunks_exact_mut(part.rows).zip(tops.chunks_exact_mut(2)) {
         let (mut highest, mut total) = (f32::NEG_INFINITY, 0.0);
         softmax_row(isa, row, part.rows, shape.scale, &mut highest, &mut total);
         top.copy_from_slice(&[highest, total]);
     }
-    // SAFETY: as above.
-    unsafe {
-        let p = MatIn::f32(scores.as_ptr(), part.rows);
-        serial(isa, heads, latent_dim, part.rows, p, pool, sums.as_mut_ptr(), latent_dim, false, Compute::F32);
-    }
+    weigh(isa, &scores, &rows, sums);
 }
 
-/// The pool rows that hold the rows of a part.
-fn pool_rows(cache: MlaCache, part: &Part, shape: &MlaDecode) -> Vec<i32> {
+/// The cached rows of a part, where they stand in the pool.
+fn pool_rows<'a>(cache: MlaCache<'a>, part: &Part, shape: &MlaDecode) -> Vec<&'a [f32]> {
+    let width = shape.latent_dim + shape.rope_dim;
     let table = &cache.block_table[part.sequence * shape.max_blocks..][..shape.max_blocks];
     let blocks = shape.pool_rows / shape.block_size;
     let row = |j: usize| {
         let block = checked_index("mlaDecode", "blockTable", table[j / shape.block_size], blocks);
-        (block * shape.block_size + j % shape.block_size) as i32
+        &cache.pool[(block * shape.block_size + j % shape.block_size) * width..][..width]
     };
     (part.first..part.first + part.rows).map(row).collect()
+}
+
+/// Heads, and cached rows or vectors of columns, that are held in registers together.
+const BLOCK: usize = 4;
+
+per_isa! {
+    /// `scores[h, j] = queries[h, :] · rows[j]`. Rows are read once for `BLOCK` heads.
+    fn score(queries: &[f32], rows: &[&[f32]], scores: &mut [f32]) {
+        let width = rows[0].len();
+        let (four, rest) = rows.as_chunks::<BLOCK>();
+        for (i, rows) in four.iter().enumerate() {
+            score_rows::<S, BLOCK>(queries, rows, scores, four.len() * BLOCK + rest.len(), i * BLOCK, width);
+        }
+        for (i, row) in rest.iter().enumerate() {
+            let (count, at) = (four.len() * BLOCK + rest.len(), four.len() * BLOCK + i);
+            score_rows::<S, 1>(queries, &[row], scores, count, at, width);
+        }
+    }
+}
+
+/// Writes columns `at…` of the scores [heads, count].
+#[inline(always)]
+fn score_rows<S: Simd, const R: usize>(
+    queries: &[f32],
+    rows: &[&[f32]; R],
+    scores: &mut [f32],
+    count: usize,
+    at: usize,
+    width: usize,
+) {
+    let mut store = |h: usize, dots: [f32; R]| scores[h * count + at..][..R].copy_from_slice(&dots);
+    let blocks = queries.chunks_exact(BLOCK * width);
+    let done = blocks.len() * BLOCK;
+    for (i, head) in blocks.clone().enumerate() {
+        let heads: [&[f32]; BLOCK] = std::array::from_fn(|h| &head[h * width..(h + 1) * width]);
+        let dots = dot_block::<S, BLOCK, R>(heads, *rows);
+        dots.into_iter().enumerate().for_each(|(h, dots)| store(i * BLOCK + h, dots));
+    }
+    for (h, head) in blocks.remainder().chunks_exact(width).enumerate() {
+        let [dots] = dot_block::<S, 1, R>([head], *rows);
+        store(done + h, dots);
+    }
+}
+
+/// The dot product of every query with every row.
+#[inline(always)]
+fn dot_block<S: Simd, const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
+    let count = rows[0].len() / WIDTH;
+    let vectors = |x: &'_ [f32]| -> *const [f32; WIDTH] { x.as_chunks::<WIDTH>().0[..count].as_ptr() };
+    let (q, r) = (queries.map(vectors), rows.map(vectors));
+    let mut sums = [[S::splat(0.0); R]; Q];
+    for i in 0..count {
+        // SAFETY: every slice holds `count` vectors.
+        let r = r.map(|r| S::load(unsafe { &*r.add(i) }));
+        for (q, sums) in q.iter().zip(&mut sums) {
+            // SAFETY: as above.
+            let q = S::load(unsafe { &*q.add(i) });
+            for (r, sum) in r.iter().zip(sums) {
+                *sum = S::fused(q, *r, *sum);
+            }
+        }
+    }
+    let tail = count * WIDTH;
+    std::array::from_fn(|h| {
+        std::array::from_fn(|j| {
+            let rest = queries[h][tail..].iter().zip(&rows[j][tail..]);
+            rest.fold(S::total(sums[h][j]), |sum, (&q, &k)| S::mul_add(q, k, sum))
+        })
+    })
+}
+
+per_isa! {
+    /// `sums[h, :] = Σ_j weights[h, j] · rows[j][..latent_dim]`, a few heads and columns at a time over all rows.
+    fn weigh(weights: &[f32], rows: &[&[f32]], sums: &mut [f32]) {
+        let heads = weights.len() / rows.len();
+        let d = sums.len() / heads.max(1);
+        for h in (0..heads).step_by(BLOCK) {
+            let count = BLOCK.min(heads - h);
+            for from in (0..d).step_by(BLOCK * WIDTH) {
+                if count == BLOCK && from + BLOCK * WIDTH <= d {
+                    weigh_block::<S>(&weights[h * rows.len()..], rows, &mut sums[h * d..], d, from);
+                    continue;
+                }
+                let to = d.min(from + BLOCK * WIDTH);
+                for h in h..h + count {
+                    let sum = &mut sums[h * d + from..h * d + to];
+                    sum.fill(0.0);
+                    for (row, &weight) in rows.iter().zip(&weights[h * rows.len()..]) {
+                        add_scaled::<S>(sum, weight, &row[from..to]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `BLOCK` heads by `BLOCK` vectors of columns, from column `from` on.
+#[inline(always)]
+fn weigh_block<S: Simd>(weights: &[f32], rows: &[&[f32]], sums: &mut [f32], d: usize, from: usize) {
+    let mut blocks = [[S::splat(0.0); BLOCK]; BLOCK];
+    for (j, row) in rows.iter().enumerate() {
+        let (vectors, _) = row[from..from + BLOCK * WIDTH].as_chunks::<WIDTH>();
+        for (h, block) in blocks.iter_mut().enumerate() {
+            let weight = S::splat(weights[h * rows.len() + j]);
+            for (vector, sum) in vectors.iter().zip(block) {
+                *sum = S::fused(weight, S::load(vector), *sum);
+            }
+        }
+    }
+    for (h, block) in blocks.into_iter().enumerate() {
+        for (i, sum) in block.into_iter().enumerate() {
+            sums[h * d + from + i * WIDTH..][..WIDTH].copy_from_slice(&S::store(sum));
+        }
+    }
 }
 
 /// Joins the parts of each sequence in their order.

@@ -19,6 +19,12 @@ pub(super) trait Simd {
     /// The larger in each lane, b where a is NaN.
     fn larger(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
 
+    /// The sum of the lanes.
+    #[inline(always)]
+    fn total(x: Self::Lanes) -> f32 {
+        fold(Self::store(x), |a, b| a + b)
+    }
+
     /// `a · b + c`, rounded once where the hardware can.
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
@@ -27,7 +33,20 @@ pub(super) trait Simd {
 }
 
 /// Numbers that a reduction takes at a time.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
+
+/// Joins the upper half to the lower until one is left.
+#[inline(always)]
+fn fold(mut x: [f32; WIDTH], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = WIDTH / 2;
+    while width > 0 {
+        for i in 0..width {
+            x[i] = join(x[i], x[i + width]);
+        }
+        width /= 2;
+    }
+    x[0]
+}
 
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
@@ -119,6 +138,11 @@ mod x86 {
         #[inline(always)]
         fn larger(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn total(x: __m512) -> f32 {
+            unsafe { _mm512_reduce_add_ps(x) }
         }
     }
 
@@ -238,14 +262,7 @@ fn reduce<S: Simd>(
     for i in 0..WIDTH {
         total[i] = join(join(parts[0][i], parts[1][i]), join(parts[2][i], parts[3][i]));
     }
-    let mut width = WIDTH / 2;
-    while width > 0 {
-        for i in 0..width {
-            total[i] = join(total[i], total[i + width]);
-        }
-        width /= 2;
-    }
-    total[0]
+    fold(total, join)
 }
 
 /// `Σ x[i] · y[i]`.
