@@ -12,10 +12,9 @@ import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { resolveConfig, hfConfigText } from "../../src/config/index.ts";
-import { Engine } from "../../src/infer/index.ts";
 import { createNativeBackend } from "../../src/kernels/node.ts";
-import { allocateParameters, initialiseParameters } from "../../src/model/index.ts";
 import { Peer, median } from "../peer.ts";
+import { PROMPT_TOKENS, decodeRate, openRandomEngine } from "./random-engine.ts";
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
@@ -28,34 +27,10 @@ const { values: flags, positionals } = parseArgs({
 });
 const preset = positionals[0] ?? "nano";
 const [rounds, tokens] = [Number(flags.rounds), Number(flags.tokens)];
-const PROMPT_TOKENS = 64;
 const settings = resolveConfig(preset, { n_mtp_layers: 0, max_seq_len: 1024, temperature: 0, max_tokens: tokens });
 
-/** Ids pass through unseen: only the engine is measured. */
-const codec = {
-  bosId: 0,
-  eosId: -1,
-  encode: (text: string) => Array.from(text, (_, i) => 2 + (i % 200)),
-  createDecoder: () => ({ push: () => "", flush: () => "" }),
-};
 const backend = createNativeBackend({ threads: 2 });
-using engine = await Engine.open({
-  backend,
-  settings,
-  codec,
-  now: () => performance.now(),
-  loadParameters: (scope) => {
-    const parameters = allocateParameters(scope, settings.model);
-    initialiseParameters(scope, parameters, 0);
-    return parameters;
-  },
-});
-
-async function ownRate(): Promise<number> {
-  let rate = 0;
-  for await (const { end } of engine.generate("x".repeat(PROMPT_TOKENS - 1), settings.generation)) rate = end?.tokensPerSec ?? 0;
-  return rate;
-}
+using engine = await openRandomEngine(backend, settings);
 
 const folder = mkdtempSync(join(tmpdir(), "fathom-bench-"));
 const configPath = join(folder, "config.json");
@@ -68,13 +43,13 @@ for (const variant of flags.torch.split(",").filter(Boolean)) {
   await peer.until("ready");
   peers.push(peer);
 }
-await ownRate();
+await decodeRate(engine);
 const rates = new Map<string, number[]>();
 const record = (name: string, rate: number): void => void rates.set(name, [...(rates.get(name) ?? []), rate]);
 const loads: number[] = [];
 for (let round = 0; round < rounds; round++) {
   loads.push(loadavg()[0]!);
-  record("fathom", await ownRate());
+  record("fathom", await decodeRate(engine));
   for (const peer of peers) record(peer.name, (await peer.ask(tokens)).decode_tokens_per_sec as number);
 }
 for (const peer of peers) peer[Symbol.dispose]();

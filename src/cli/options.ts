@@ -1,6 +1,6 @@
 /** Options that several verbs share, and what is read from the surroundings: only here. */
 
-import { homedir } from "node:os";
+import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
 import { ConfigError } from "../core/errors.ts";
 import { createNativeBackend, type NativeBackend } from "../kernels/node.ts";
@@ -62,9 +62,16 @@ function parseValue(text: string): unknown {
   }
 }
 
+/** More threads than cores only take turns; a few are allowed so that a run can be repeated from a larger machine. */
+const MIN_MOST_THREADS = 16;
+
 /** The native backend with the threads and instruction set that a run configuration asks for. */
 export function openBackend(runtime: { threads?: number | null; isa?: string | null }): NativeBackend {
   const { threads, isa } = runtime;
+  const most = Math.max(MIN_MOST_THREADS, availableParallelism());
+  if (typeof threads === "number" && threads > most) {
+    throw new ConfigError("threads", `must be at most ${most} on this machine`, threads, "leave it out to use every core");
+  }
   return createNativeBackend({
     ...(threads === undefined || threads === null || threads === 0 ? {} : { threads }),
     ...(isa === undefined || isa === null || isa === "auto" ? {} : { isa }),

@@ -9,7 +9,7 @@
  * Conventions. Matrices are row-major. `n` counts rows unless said otherwise; strides are in elements. Operands marked
  * `in` are only read; `out` are written whole (or added to where the kernel has an `accumulate` number that is 1); `io`
  * are read and written. Index operands are i32; all others f32 natively (bf16 where said), and f64 in the reference for
- * central differences. `compute` chooses the multiplication: 0 = f32, 1 = both factors rounded to bf16 (ties to even),
+ * central differences. A call may not write where another of its operands lies, unless said. `compute` chooses the multiplication: 0 = f32, 1 = both factors rounded to bf16 (ties to even),
  * products accumulated in f32. Work is cut by shape alone, so that bits do not depend on the number of threads.
  *
  * Legend: N tokens (flat), D model dim, H heads, P qk no-position dim, R qk rope dim, U value head dim, C kv latent,
@@ -190,7 +190,7 @@ export const KERNELS = {
     numbers: ["n", "experts", "topk", "segments", "alpha"],
   },
 
-  /** counts[e] (+)= how often e stands in idx [n·A]; counts f32. */
+  /** counts[e] (+)= how often e stands in idx; n counts entries of idx (tokens · A); counts f32. */
   expertCounts: { op: 45, operands: { idx: "in", counts: "out" }, numbers: ["n", "experts", "accumulate"] },
 
   /** bias[e] += speed · sign(mean(counts) − counts[e]). Source: DeepSeek-V3 report 2.1.2. */
@@ -200,7 +200,8 @@ export const KERNELS = {
    * Causal attention with online softmax over tiles; memory is linear in n. Head h of row i reads
    * q[i·qStride + h·(P+R)…], keys k1[j·k1Row + h·k1Head…] (P values) followed by k2[j·k2Row + h·k2Head…] (R values; k2 may
    * be left out with R = 0), values v[j·vRow + h·vHead…] (U). Row i sees rows j ≤ i of its own sequence;
-   * seqStarts [seqs+1]. out [n, H, U]; lse [n, H] = log Σ exp(scale · q·k).
+   * seqStarts [seqs+1] spans 0…n. scale ≥ 0. A NaN or infinity in a value may reach earlier rows of its own sequence
+   * (0 · ∞ in a tile), never another sequence. out [n, H, U]; lse [n, H] = log Σ exp(scale · q·k).
    */
   attention: {
     op: 50,
@@ -238,7 +239,7 @@ export const KERNELS = {
   /**
    * Absorbed MLA decode over a pool of fixed blocks. For sequence b and head h: score_j = scale · (qLatent·c_j + qRope·k_j)
    * over the cached rows j < seqLens[b] (row j stands in block blockTable[b, j / blockSize] at j mod blockSize), softmax,
-   * out[b, h, :] = Σ p_j c_j. qLatent [batch, H, C]; qRope rows start at qRope + b·ropeRow + h·ropeHead; out [batch, H, C].
+   * out[b, h, :] = Σ p_j c_j; zeros when seqLens[b] is 0. qLatent [batch, H, C]; qRope rows start at qRope + b·ropeRow + h·ropeHead; out [batch, H, C].
    */
   mlaDecode: {
     op: 53,

@@ -17,7 +17,7 @@ import { KvCache, type CachedSequence } from "../infer/kv-cache.ts";
 import { createReferenceBackend } from "../kernels/index.ts";
 import { checkGradients } from "../tensor/gradient-check.ts";
 import { Scope, Tape, type Parameter, type Tensor } from "../tensor/index.ts";
-import { DeepSeekModel } from "./index.ts";
+import type { DeepSeekModel } from "./index.ts";
 
 const NO_ROUTING = { balance: null };
 const ALPHA = 0.5;

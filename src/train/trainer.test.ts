@@ -191,8 +191,9 @@ describe("router biases", () => {
 describe("an evaluation", () => {
   test("scores every token that has a predecessor in its document, and counts its choices of experts", async () => {
     using trainer = trainerOf(configOf());
-    const { length, documentStarts } = randomText(4, 2);
-    const documents = documentStarts(0, length).length;
+    const validation = randomText(4, 2);
+    const { length } = validation;
+    const documents = validation.documentStarts(0, length).length;
     const report = await trainer.evaluate();
     expect(report.tokens).toBe(length - documents);
     // Of the targets, one EOS in each document has no bytes.

@@ -25,7 +25,7 @@ const ROUTINGS: readonly Routing[] = [
   { experts: 256, topk: 8, groups: 8, limitedGroups: 4, groupScore: 2 },
 ];
 const FORMS = [0, 1].flatMap((scoreFunc) => [0, 1].map((normalize) => ({ scoreFunc, normalize })));
-const ROWS = [0, 1, 5, 300];
+const ROWS = [0, 1, 5, 70];
 const LARGEST_LOGIT = 3;
 
 /** Whether no two selection scores are so close, and yet different, that rounding could swap them. */

@@ -1,0 +1,64 @@
+/**
+ * What a busy neighbour costs: training and decoding speed alone and beside one process that keeps a core busy, in turns.
+ *
+ *     npx tsx bench/train/neighbour.bench.ts [--rounds 5]
+ *
+ * With two cores the fair share beside one busy process is 2/3. Appends to bench/results/neighbour.jsonl.
+ */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync } from "node:fs";
+import { loadavg } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { resolveConfig } from "../../src/config/index.ts";
+import { createNativeBackend } from "../../src/kernels/node.ts";
+import { Trainer } from "../../src/train/index.ts";
+import { openRandomEngine, decodeRate } from "../infer/random-engine.ts";
+import { median } from "../peer.ts";
+import { randomText } from "../random-text.ts";
+
+const { values: flags } = parseArgs({ options: { rounds: { type: "string", default: "5" } } });
+const backend = createNativeBackend({ threads: 2 });
+const config = resolveConfig("nano");
+const text = randomText(config, 8);
+const tokenBytes = new Uint8Array(config.model.vocabSize).fill(1);
+using trainer = new Trainer({ backend, config, train: text, validation: text, tokenBytes, now: () => performance.now() });
+using engine = await openRandomEngine(backend, resolveConfig("nano", { temperature: 0, max_tokens: 128 }));
+
+async function trainRate(): Promise<number> {
+  const rates: number[] = [];
+  for (let i = 0; i < 3; i++) rates.push((await trainer.step()).tokensPerSec);
+  return median(rates);
+}
+
+async function beside<T>(work: () => Promise<T>): Promise<T> {
+  const busy = spawn(process.execPath, ["-e", "for (;;);"], { stdio: "ignore" });
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  try {
+    return await work();
+  } finally {
+    busy.kill("SIGKILL");
+    await once(busy, "exit");
+  }
+}
+
+await trainRate();
+await decodeRate(engine);
+const rates = { trainAlone: [] as number[], trainBeside: [] as number[], decodeAlone: [] as number[], decodeBeside: [] as number[] };
+const loads: number[] = [];
+for (let round = 0; round < Number(flags.rounds); round++) {
+  loads.push(loadavg()[0]!);
+  rates.trainAlone.push(await trainRate());
+  rates.trainBeside.push(await beside(trainRate));
+  rates.decodeAlone.push(await decodeRate(engine));
+  rates.decodeBeside.push(await beside(() => decodeRate(engine)));
+}
+const kept = {
+  train: median(rates.trainBeside) / median(rates.trainAlone),
+  decode: median(rates.decodeBeside) / median(rates.decodeAlone),
+};
+console.log(`beside a busy process training keeps ${(100 * kept.train).toFixed(0)} %, decoding ${(100 * kept.decode).toFixed(0)} %`);
+const line = { date: new Date().toISOString(), isa: backend.isa, loads, rates, kept };
+appendFileSync(join(import.meta.dirname, "../results/neighbour.jsonl"), `${JSON.stringify(line)}\n`);
