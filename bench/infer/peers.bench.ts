@@ -38,8 +38,23 @@ writeFileSync(configPath, hfConfigText(settings.model, { bos: 0, eos: 1 }));
 const peers: Peer[] = [];
 for (const variant of flags.torch.split(",").filter(Boolean)) {
   const [dtype, experts] = variant.split(":") as [string, string];
-  const args = ["--config", configPath, "--prompt-len", String(PROMPT_TOKENS), "--dtype", dtype, "--experts", experts, "--repeat", "1"];
-  const peer = new Peer(`torch ${variant}`, [flags.python, join(import.meta.dirname, "../peers/torch_generate.py"), ...args]);
+  const args = [
+    "--config",
+    configPath,
+    "--prompt-len",
+    String(PROMPT_TOKENS),
+    "--dtype",
+    dtype,
+    "--experts",
+    experts,
+    "--repeat",
+    "1",
+  ];
+  const peer = new Peer(`torch ${variant}`, [
+    flags.python,
+    join(import.meta.dirname, "../peers/torch_generate.py"),
+    ...args,
+  ]);
   await peer.until("ready");
   peers.push(peer);
 }
@@ -54,9 +69,16 @@ for (let round = 0; round < rounds; round++) {
 }
 for (const peer of peers) peer[Symbol.dispose]();
 
-const table = [...rates].map(([name, all]) => ({ name, tokensPerSec: median(all), min: Math.min(...all), max: Math.max(...all) }));
+const table = [...rates].map(([name, all]) => ({
+  name,
+  tokensPerSec: median(all),
+  min: Math.min(...all),
+  max: Math.max(...all),
+}));
 for (const row of table) {
-  console.log(`${row.name.padEnd(24)} ${row.tokensPerSec.toFixed(1).padStart(8)} tokens/s (${row.min.toFixed(1)}–${row.max.toFixed(1)})`);
+  console.log(
+    `${row.name.padEnd(24)} ${row.tokensPerSec.toFixed(1).padStart(8)} tokens/s (${row.min.toFixed(1)}–${row.max.toFixed(1)})`,
+  );
 }
 const torch = Math.max(...table.filter(({ name }) => name.startsWith("torch")).map((row) => row.tokensPerSec));
 const ratio = table[0]!.tokensPerSec / torch;

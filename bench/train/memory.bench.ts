@@ -24,7 +24,14 @@ const ledger = await trainingLedger(config);
 const text = randomText(config, 8);
 const tokenBytes = new Uint8Array(config.model.vocabSize).fill(1);
 const backend = createNativeBackend();
-using trainer = new Trainer({ backend, config, train: text, validation: text, tokenBytes, now: () => performance.now() });
+using trainer = new Trainer({
+  backend,
+  config,
+  train: text,
+  validation: text,
+  tokenBytes,
+  now: () => performance.now(),
+});
 
 const marks: { step: number; liveBytes: number; peakBytes: number; scratchBytes: number; rssBytes: number }[] = [];
 const steps = Number(flags.steps);
@@ -43,5 +50,13 @@ for (const mark of marks) {
 }
 const peakOverLedger = marks.at(-1)!.peakBytes / ledger.peak;
 console.log(`ledger ${mib(ledger.peak)}; allocator's peak is ${peakOverLedger.toFixed(4)} of it`);
-const line = { date: new Date().toISOString(), preset, precision: flags.precision, isa: backend.isa, ledger, marks, peakOverLedger };
+const line = {
+  date: new Date().toISOString(),
+  preset,
+  precision: flags.precision,
+  isa: backend.isa,
+  ledger,
+  marks,
+  peakOverLedger,
+};
 appendFileSync(join(import.meta.dirname, "../results/train-memory.jsonl"), `${JSON.stringify(line)}\n`);

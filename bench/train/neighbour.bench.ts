@@ -24,7 +24,14 @@ const backend = createNativeBackend({ threads: 2 });
 const config = resolveConfig("nano");
 const text = randomText(config, 8);
 const tokenBytes = new Uint8Array(config.model.vocabSize).fill(1);
-using trainer = new Trainer({ backend, config, train: text, validation: text, tokenBytes, now: () => performance.now() });
+using trainer = new Trainer({
+  backend,
+  config,
+  train: text,
+  validation: text,
+  tokenBytes,
+  now: () => performance.now(),
+});
 using engine = await openRandomEngine(backend, resolveConfig("nano", { temperature: 0, max_tokens: 128 }));
 
 async function trainRate(): Promise<number> {
@@ -46,7 +53,12 @@ async function beside<T>(work: () => Promise<T>): Promise<T> {
 
 await trainRate();
 await decodeRate(engine);
-const rates = { trainAlone: [] as number[], trainBeside: [] as number[], decodeAlone: [] as number[], decodeBeside: [] as number[] };
+const rates = {
+  trainAlone: [] as number[],
+  trainBeside: [] as number[],
+  decodeAlone: [] as number[],
+  decodeBeside: [] as number[],
+};
 const loads: number[] = [];
 for (let round = 0; round < Number(flags.rounds); round++) {
   loads.push(loadavg()[0]!);
@@ -59,6 +71,8 @@ const kept = {
   train: median(rates.trainBeside) / median(rates.trainAlone),
   decode: median(rates.decodeBeside) / median(rates.decodeAlone),
 };
-console.log(`beside a busy process training keeps ${(100 * kept.train).toFixed(0)} %, decoding ${(100 * kept.decode).toFixed(0)} %`);
+console.log(
+  `beside a busy process training keeps ${(100 * kept.train).toFixed(0)} %, decoding ${(100 * kept.decode).toFixed(0)} %`,
+);
 const line = { date: new Date().toISOString(), isa: backend.isa, loads, rates, kept };
 appendFileSync(join(import.meta.dirname, "../results/neighbour.jsonl"), `${JSON.stringify(line)}\n`);

@@ -43,7 +43,18 @@ function createTrainer(backend: NativeBackend, precision: string): Trainer {
 function createPeer(variant: string, configPath: string): Peer {
   const [dtype, experts, compile] = variant.split(":");
   const { batchSize, seqLen } = configFor("f32").training;
-  const args = ["--config", configPath, "--batch", batchSize, "--seq-len", seqLen, "--dtype", dtype!, "--experts", experts!];
+  const args = [
+    "--config",
+    configPath,
+    "--batch",
+    batchSize,
+    "--seq-len",
+    seqLen,
+    "--dtype",
+    dtype!,
+    "--experts",
+    experts!,
+  ];
   const command = [flags.python, join(import.meta.dirname, "../peers/torch_train.py"), ...args.map(String)];
   return new Peer(`torch ${variant}`, compile === undefined ? command : [...command, "--compile"]);
 }
@@ -56,7 +67,10 @@ const backend = createNativeBackend({ threads: 2 });
 const rates = new Map<string, number[]>();
 const record = (name: string, rate: number): void => void rates.set(name, [...(rates.get(name) ?? []), rate]);
 
-const trainers = ["f32", "bf16"].map((precision) => ({ name: `fathom ${precision}`, trainer: createTrainer(backend, precision) }));
+const trainers = ["f32", "bf16"].map((precision) => ({
+  name: `fathom ${precision}`,
+  trainer: createTrainer(backend, precision),
+}));
 for (const { trainer } of trainers) for (let i = 0; i < 2; i++) await trainer.step();
 const peers: Peer[] = [];
 for (const variant of flags.torch.split(",").filter(Boolean)) {
@@ -74,14 +88,32 @@ for (let round = 0; round < rounds; round++) {
 }
 for (const peer of peers) peer[Symbol.dispose]();
 
-const table = [...rates].map(([name, all]) => ({ name, tokensPerSec: median(all), min: Math.min(...all), max: Math.max(...all) }));
+const table = [...rates].map(([name, all]) => ({
+  name,
+  tokensPerSec: median(all),
+  min: Math.min(...all),
+  max: Math.max(...all),
+}));
 for (const row of table) {
-  console.log(`${row.name.padEnd(28)} ${row.tokensPerSec.toFixed(0).padStart(7)} tokens/s (${row.min.toFixed(0)}–${row.max.toFixed(0)})`);
+  console.log(
+    `${row.name.padEnd(28)} ${row.tokensPerSec.toFixed(0).padStart(7)} tokens/s (${row.min.toFixed(0)}–${row.max.toFixed(0)})`,
+  );
 }
-const best = (prefix: string): number => Math.max(...table.filter(({ name }) => name.startsWith(prefix)).map((row) => row.tokensPerSec));
+const best = (prefix: string): number =>
+  Math.max(...table.filter(({ name }) => name.startsWith(prefix)).map((row) => row.tokensPerSec));
 const ratios = { f32: best("fathom f32") / best("torch f32"), best: best("fathom") / best("torch") };
-console.log(`f32 against f32 ${ratios.f32.toFixed(2)} ×, best against best ${ratios.best.toFixed(2)} ×; load ${loads.map((l) => l.toFixed(1)).join(" ")}`);
+console.log(
+  `f32 against f32 ${ratios.f32.toFixed(2)} ×, best against best ${ratios.best.toFixed(2)} ×; load ${loads.map((l) => l.toFixed(1)).join(" ")}`,
+);
 const line = {
-  date: new Date().toISOString(), command: process.argv.slice(2).filter((arg) => !arg.includes("/")), preset, isa: backend.isa, rounds, steps, loads, table, ratios,
+  date: new Date().toISOString(),
+  command: process.argv.slice(2).filter((arg) => !arg.includes("/")),
+  preset,
+  isa: backend.isa,
+  rounds,
+  steps,
+  loads,
+  table,
+  ratios,
 };
 appendFileSync(join(import.meta.dirname, "../results/train-peers.jsonl"), `${JSON.stringify(line)}\n`);

@@ -18,11 +18,11 @@ export interface RunSettings {
 function nano(): RunSettings {
   return {
     model: {
-      vocabSize: 4096,
-      dim: 256,
-      interDim: 704,
-      moeInterDim: 128,
-      nLayers: 5,
+      vocabSize: 2048,
+      dim: 192,
+      interDim: 512,
+      moeInterDim: 96,
+      nLayers: 4,
       nDenseLayers: 1,
       nHeads: 4,
       nRoutedExperts: 16,
@@ -32,15 +32,16 @@ function nano(): RunSettings {
       qLoraRank: 0,
       kvLoraRank: 64,
       qkNopeHeadDim: 32,
-      qkRopeHeadDim: 32,
+      qkRopeHeadDim: 16,
       vHeadDim: 32,
       originalSeqLen: 256,
       ropeFactor: 4,
       maxSeqLen: 1024,
       nMtpLayers: 1,
+      routerBiasSpeed: 5e-3,
       dtype: "f32",
     },
-    training: { seqLen: 256, batchSize: 8, steps: 600, lr: 3e-3 },
+    training: { seqLen: 256, batchSize: 4, steps: 900, lr: 4e-3, precision: "bf16" },
   };
 }
 

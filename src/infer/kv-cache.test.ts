@@ -37,7 +37,7 @@ test("a sequence that finds no room is as before, and the error says so", () => 
   const sequence = cache.open();
   cache.extend(sequence, 70);
   expect(() => cache.extend(sequence, 200)).toThrowErrorMatchingInlineSnapshot(
-    `[MemoryError: kv cache (blocks): needs 3 bytes of 0 available bytes; end a sequence or open the engine with a larger cache]`,
+    `[MemoryError: kv cache: needs 36864 bytes of 0 available bytes; end a sequence or open the engine with a larger cache]`,
   );
   expect(sequence).toEqual({ blocks: [0, 1], length: 70 });
   expect(Array.from(cache.extend(sequence, 58))).toEqual(Array.from({ length: 58 }, (_, i) => 70 + i));

@@ -20,6 +20,8 @@ export interface CachedSequence {
 export class KvCache {
   readonly paged: PagedCache;
   readonly #free: number[];
+  /** Of all layers together. */
+  readonly #blockBytes: number;
 
   /** Pools for `tokens` cached tokens in all, rounded up to whole blocks, owned by `scope`. */
   constructor(scope: Scope, config: ModelConfig, tokens: number) {
@@ -27,6 +29,7 @@ export class KvCache {
     const shape = [blocks * BLOCK_SIZE, config.kvLoraRank + config.qkRopeHeadDim];
     const pools = Array.from({ length: config.nLayers }, (_, i) => scope.empty(shape, scope.dtype, `kv pool ${i}`));
     this.paged = { pools, blockSize: BLOCK_SIZE };
+    this.#blockBytes = pools.reduce((sum, { bytes }) => sum + bytes, 0) / blocks;
     this.#free = Array.from({ length: blocks }, (_, i) => blocks - 1 - i);
   }
 
@@ -43,7 +46,7 @@ export class KvCache {
     const needed = Math.ceil((sequence.length + count) / BLOCK_SIZE) - sequence.blocks.length;
     if (needed > this.#free.length) {
       const hint = "end a sequence or open the engine with a larger cache";
-      throw new MemoryError("kv cache (blocks)", needed, this.#free.length, hint);
+      throw new MemoryError("kv cache", needed * this.#blockBytes, this.#free.length * this.#blockBytes, hint);
     }
     for (let i = 0; i < needed; i++) sequence.blocks.push(this.#free.pop()!);
     const rows = Int32Array.from({ length: count }, (_, i) => rowOf(sequence, sequence.length + i));

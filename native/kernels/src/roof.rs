@@ -131,7 +131,7 @@ fn peak(ctx: Ctx, needs: Isa, burst: impl Fn(Isa) -> f64 + Sync) -> f64 {
     }
     best_rate(|| {
         let ops = Mutex::new(0.0);
-        ctx.pool.run(16 * ctx.pool.threads(), &|_| {
+        ctx.pool.run(8 * ctx.pool.threads(), &|_| {
             let done = burst(ctx.isa);
             *ops.lock().expect("no chunk panics") += done;
         });
@@ -153,7 +153,7 @@ fn read_rate(ctx: Ctx) -> f64 {
 
 /// The best of several runs: what the machine does when nobody disturbs it.
 fn best_rate(mut run: impl FnMut() -> f64) -> f64 {
-    (0..12).fold(0.0, |best: f64, _| {
+    (0..24).fold(0.0, |best: f64, _| {
         let start = Instant::now();
         let amount = run();
         best.max(amount / start.elapsed().as_secs_f64())
@@ -167,7 +167,7 @@ mod work {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    const ROUNDS: usize = 50_000;
+    const ROUNDS: usize = 20_000;
     /// Independent chains; enough to hide the latency of a multiply-add.
     const CHAINS: usize = 12;
 
@@ -258,7 +258,7 @@ mod work {
     }
 
     pub fn amx() -> f64 {
-        const TILES: usize = 20_000;
+        const TILES: usize = 2_000;
         // SAFETY: the instruction set is available.
         unsafe { amx::products_of_zero(TILES) };
         (TILES * 4 * 16 * 16 * 32 * 2) as f64
@@ -296,7 +296,7 @@ mod work {
     use std::hint::black_box;
 
     pub fn f32_fma(_isa: Isa) -> f64 {
-        const ROUNDS: usize = 50_000;
+        const ROUNDS: usize = 20_000;
         let (a, b) = (black_box([0.5f32; 4]), black_box([0.25f32; 4]));
         let mut acc = [[0.0f32; 4]; 12];
         for _ in 0..ROUNDS {

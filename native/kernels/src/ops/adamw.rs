@@ -110,8 +110,15 @@ mod tests {
         let mut rng = Rng(14);
         for n in LENGTHS.into_iter().chain([40_000]) {
             let rule = Adamw {
-                n, lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1,
-                correction1: 0.19, correction2: 0.001_999, grad_scale: 0.5,
+                n,
+                lr: 0.01,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                correction1: 0.19,
+                correction2: 0.001_999,
+                grad_scale: 0.5,
             };
             let (p, g, m) = (rng.values(n, 1.0), rng.values(n, 1.0), rng.values(n, 0.1));
             let v: Vec<_> = rng.values(n, 0.1).iter().map(|v| v.abs()).collect();

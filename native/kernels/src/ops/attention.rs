@@ -184,13 +184,7 @@ pub(super) fn matrix(x: &[f32], place: Place, rows: &Range<usize>, head: usize) 
 }
 
 /// The two parts of some keys of a head side by side; without a second part, the keys where they are.
-pub(super) fn join_keys(
-    to: &mut [f32],
-    x: Qkv,
-    shape: &Attention,
-    head: usize,
-    rows: &Range<usize>,
-) -> MatIn<'static> {
+pub(super) fn join_keys(to: &mut [f32], x: Qkv, shape: &Attention, head: usize, rows: &Range<usize>) -> MatIn<'static> {
     let (p, k) = (shape.nope_dim, shape.key_dim());
     let Some(k2) = x.k2 else { return matrix(x.k1, shape.k1(), rows, head) };
     for (row, to) in rows.clone().zip(to.chunks_exact_mut(k)) {
@@ -264,8 +258,7 @@ impl<'a> Head<'a> {
         }
         for (i, row) in run.rows.clone().enumerate() {
             // SAFETY: each chunk owns the rows of its head.
-            let (out, lse) =
-                unsafe { (out.part(shape.out().at(row, head), u), lse.part(row * shape.heads + head, 1)) };
+            let (out, lse) = unsafe { (out.part(shape.out().at(row, head), u), lse.part(row * shape.heads + head, 1)) };
             scaled_row(self.isa, &self.sums[i * u..(i + 1) * u], 1.0 / self.total[i], out);
             lse[0] = self.top[i] + self.total[i].ln();
         }
@@ -386,8 +379,7 @@ pub(super) mod tests {
                 compute,
             };
             let mut rng = Rng(n as u64);
-            let (q, kv, k2) =
-                (rng.values(n * q_stride, 1.0), rng.values(n * kv_row, 1.0), rng.values(n * k2_row, 1.0));
+            let (q, kv, k2) = (rng.values(n * q_stride, 1.0), rng.values(n * kv_row, 1.0), rng.values(n * k2_row, 1.0));
             Self { shape, starts: starts.to_vec(), q, kv, k2 }
         }
 
@@ -405,7 +397,15 @@ pub(super) mod tests {
     }
 
     /// The probabilities of row i, from the first key of its sequence on, and its log-sum.
-    pub fn plain_row(s: &Attention, q: &[f64], kv: &[f64], k2: &[f64], first: usize, i: usize, h: usize) -> (Vec<f64>, f64) {
+    pub fn plain_row(
+        s: &Attention,
+        q: &[f64],
+        kv: &[f64],
+        k2: &[f64],
+        first: usize,
+        i: usize,
+        h: usize,
+    ) -> (Vec<f64>, f64) {
         let q = &q[s.q().at(i, h)..][..s.key_dim()];
         let score = |j: usize| {
             let (k1, k2) = (&kv[s.k1().at(j, h)..], &k2[s.k2().at(j, h)..]);
@@ -440,7 +440,8 @@ pub(super) mod tests {
     fn outputs_match_a_plain_loop_at_any_document_boundary() {
         let starts: [&[i32]; 5] = [&[0, 1], &[0, 1, 1, 8, 39], &[0, 127, 256, 385], &[0, 5, 700], &[0, 257, 258]];
         for starts in starts {
-            for (heads, nope, rope, value, own_k2) in [(2, 16, 8, 16, false), (1, 7, 3, 5, true), (3, 8, 0, 33, false)] {
+            for (heads, nope, rope, value, own_k2) in [(2, 16, 8, 16, false), (1, 7, 3, 5, true), (3, 8, 0, 33, false)]
+            {
                 for (compute, tolerance) in [(Compute::F32, 2e-6), (Compute::Bf16, 1e-2)] {
                     let case = Case::new(starts, Dims { heads, nope, rope, value, own_k2 }, compute);
                     let (out, lse) = plain(&case.shape, starts, &wide(&case.q), &wide(&case.kv), &wide(&case.k2));
@@ -476,8 +477,7 @@ pub(super) mod tests {
     #[test]
     #[should_panic(expected = "attention: seqStarts must span [0, 4], got [0, 3]")]
     fn sequences_must_cover_all_rows() {
-        let mut case =
-            Case::new(&[0, 4], Dims { heads: 1, nope: 1, rope: 0, value: 1, own_k2: false }, Compute::F32);
+        let mut case = Case::new(&[0, 4], Dims { heads: 1, nope: 1, rope: 0, value: 1, own_k2: false }, Compute::F32);
         case.starts[1] = 3;
         with_best(|ctx| drop(case.run(ctx)));
     }

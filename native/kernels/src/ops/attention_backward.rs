@@ -89,7 +89,8 @@ fn sum_heads(ctx: Ctx, partials: Shared<f32>, dk2: Shared<f32>, shape: &Attentio
     each_rows(ctx, shape.n, heads * width, |rows| {
         for row in rows {
             // SAFETY: all chunks that wrote the partials are done; rows do not overlap.
-            let (from, to) = unsafe { (partials.part(row * heads * width, heads * width), dk2.part(row * place.row, width)) };
+            let (from, to) =
+                unsafe { (partials.part(row * heads * width, heads * width), dk2.part(row * place.row, width)) };
             to.fill(0.0);
             for part in from.chunks_exact(width.max(1)) {
                 add_row(ctx.isa, part, to);
@@ -297,8 +298,8 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::attention::tests::{Case, Dims, plain, plain_row};
     use crate::gemm::Compute;
+    use crate::ops::attention::tests::{Case, Dims, plain, plain_row};
     use crate::ops::testing::{Rng, assert_close, differences, inner, on_every_isa, wide};
 
     /// dq, dkv and dk2, with 0.5 left in columns that the kernel must not touch.
@@ -399,7 +400,10 @@ mod tests {
                     let case = Case::new(starts, Dims { heads, nope, rope, value, own_k2 }, compute);
                     let d_out = Rng(4).values(case.shape.n * heads * value, 1.0);
                     let want = plain_backward(&case, &wide(&d_out)).concat();
-                    on_every_isa(|ctx| run(ctx, &case, &d_out), |got| assert_close("dq, dkv, dk2", got, &want, tolerance));
+                    on_every_isa(
+                        |ctx| run(ctx, &case, &d_out),
+                        |got| assert_close("dq, dkv, dk2", got, &want, tolerance),
+                    );
                 }
             }
         }
@@ -408,8 +412,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "attentionBackward: rows and heads of dk1 must not overlap")]
     fn keys_shared_by_all_heads_are_refused() {
-        let mut case =
-            Case::new(&[0, 4], Dims { heads: 2, nope: 2, rope: 0, value: 2, own_k2: false }, Compute::F32);
+        let mut case = Case::new(&[0, 4], Dims { heads: 2, nope: 2, rope: 0, value: 2, own_k2: false }, Compute::F32);
         case.shape.k1_head = 0;
         crate::ops::testing::with_best(|ctx| drop(run(ctx, &case, &[1.0; 16])));
     }

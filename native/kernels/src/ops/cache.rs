@@ -79,8 +79,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "cacheWrite: slots must lie in [0, 2), got 2")]
     fn a_slot_outside_the_pool_is_refused() {
-        let shape =
-            CacheWrite { n: 1, latent_dim: 1, rope_dim: 1, latent_stride: 1, rope_stride: 1, pool_rows: 2 };
+        let shape = CacheWrite { n: 1, latent_dim: 1, rope_dim: 1, latent_stride: 1, rope_stride: 1, pool_rows: 2 };
         with_best(|ctx| cache_write(ctx, &[1.0], &[1.0], &[2], &mut [0.0; 4], shape));
     }
 }

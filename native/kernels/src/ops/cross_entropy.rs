@@ -28,9 +28,8 @@ pub fn softmax_cross_entropy(
     let each = |work: &(dyn Fn(usize, &mut f32) + Sync)| {
         each_rows(ctx, rows, vocab, |range| range.for_each(|r| work(r, unsafe { &mut losses.part(r, 1)[0] })));
     };
-    let target = |r: usize| {
-        (targets[r] >= 0).then(|| checked_index("softmaxCrossEntropy", "targets", targets[r], vocab))
-    };
+    let target =
+        |r: usize| (targets[r] >= 0).then(|| checked_index("softmaxCrossEntropy", "targets", targets[r], vocab));
     match logits {
         Logits::LossOnly(logits) => each(&|r, loss| {
             *loss = target(r).map_or(0.0, |target| loss_row(ctx.isa, &logits[r * vocab..][..vocab], target));

@@ -258,7 +258,9 @@ mod tests {
     #[test]
     fn copy2d_converts_and_accumulates_with_strides() {
         let mut rng = Rng(3);
-        for (rows, cols, x_stride, y_stride) in [(3, 17, 20, 18), (4, 8, 8, 8), (1, 2 * GRAIN + 3, 0, 0), (5, GRAIN + 1, GRAIN + 2, GRAIN + 9)] {
+        for (rows, cols, x_stride, y_stride) in
+            [(3, 17, 20, 18), (4, 8, 8, 8), (1, 2 * GRAIN + 3, 0, 0), (5, GRAIN + 1, GRAIN + 2, GRAIN + 9)]
+        {
             for accumulate in [false, true] {
                 let shape = Copy2d { rows, cols, x_stride, y_stride, accumulate };
                 let x = rng.values((rows - 1) * x_stride + cols, 1.0);

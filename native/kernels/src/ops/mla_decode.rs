@@ -68,7 +68,10 @@ pub fn mla_decode(ctx: Ctx, cache: MlaCache, out: &mut [f32], shape: MlaDecode) 
         };
         attend(ctx.isa, cache, &parts[i], &shape, sums, tops);
     };
-    assert!(block_size > 0 && cache.block_table.len() >= batch * max_blocks, "mlaDecode: blockTable must hold batch rows");
+    assert!(
+        block_size > 0 && cache.block_table.len() >= batch * max_blocks,
+        "mlaDecode: blockTable must hold batch rows"
+    );
     let cached: usize = parts.iter().map(|part| part.rows).sum();
     if cached * width <= GRAIN {
         (0..parts.len()).for_each(chunk);
@@ -152,7 +155,10 @@ fn score_rows<S: Simd, const R: usize>(
     let blocks = queries.chunks_exact(BLOCK * width);
     let done = blocks.len() * BLOCK;
     for (i, head) in blocks.clone().enumerate() {
-        let heads: [&[f32]; BLOCK] = std::array::from_fn(|h| &head[h * width..(h + 1) * width]);
+        let mut heads = [head; BLOCK];
+        for h in 0..BLOCK {
+            heads[h] = &head[h * width..(h + 1) * width];
+        }
         let dots = dot_block::<S, BLOCK, R>(heads, *rows);
         dots.into_iter().enumerate().for_each(|(h, dots)| store(i * BLOCK + h, dots));
     }
@@ -166,27 +172,38 @@ fn score_rows<S: Simd, const R: usize>(
 #[inline(always)]
 fn dot_block<S: Simd, const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
     let count = rows[0].len() / WIDTH;
-    let vectors = |x: &'_ [f32]| -> *const [f32; WIDTH] { x.as_chunks::<WIDTH>().0[..count].as_ptr() };
-    let (q, r) = (queries.map(vectors), rows.map(vectors));
+    let (mut q, mut r) = ([&[][..]; Q], [&[][..]; R]);
+    for h in 0..Q {
+        q[h] = &queries[h].as_chunks::<WIDTH>().0[..count];
+    }
+    for j in 0..R {
+        r[j] = &rows[j].as_chunks::<WIDTH>().0[..count];
+    }
     let mut sums = [[S::splat(0.0); R]; Q];
     for i in 0..count {
-        // SAFETY: every slice holds `count` vectors.
-        let r = r.map(|r| S::load(unsafe { &*r.add(i) }));
-        for (q, sums) in q.iter().zip(&mut sums) {
-            // SAFETY: as above.
-            let q = S::load(unsafe { &*q.add(i) });
-            for (r, sum) in r.iter().zip(sums) {
-                *sum = S::fused(q, *r, *sum);
+        let mut keys = [S::splat(0.0); R];
+        for j in 0..R {
+            keys[j] = S::load(&r[j][i]);
+        }
+        for h in 0..Q {
+            let query = S::load(&q[h][i]);
+            for j in 0..R {
+                sums[h][j] = S::fused(query, keys[j], sums[h][j]);
             }
         }
     }
     let tail = count * WIDTH;
-    std::array::from_fn(|h| {
-        std::array::from_fn(|j| {
-            let rest = queries[h][tail..].iter().zip(&rows[j][tail..]);
-            rest.fold(S::total(sums[h][j]), |sum, (&q, &k)| S::mul_add(q, k, sum))
-        })
-    })
+    let mut dots = [[0.0; R]; Q];
+    for h in 0..Q {
+        for j in 0..R {
+            let mut dot = S::total(sums[h][j]);
+            for (&q, &k) in queries[h][tail..].iter().zip(&rows[j][tail..]) {
+                dot = S::mul_add(q, k, dot);
+            }
+            dots[h][j] = dot;
+        }
+    }
+    dots
 }
 
 per_isa! {
@@ -295,8 +312,16 @@ mod tests {
             let blocks = batch * max_blocks + 1;
             let (rope_head, width) = (rope_dim + 2, latent_dim + rope_dim);
             let shape = MlaDecode {
-                batch, heads, latent_dim, rope_dim, rope_row: heads * rope_head + 1, rope_head, block_size, max_blocks,
-                pool_rows: blocks * block_size, scale: 0.3,
+                batch,
+                heads,
+                latent_dim,
+                rope_dim,
+                rope_row: heads * rope_head + 1,
+                rope_head,
+                block_size,
+                max_blocks,
+                pool_rows: blocks * block_size,
+                scale: 0.3,
             };
             Self {
                 q_latent: rng.values(batch * heads * latent_dim, 1.0),
@@ -334,7 +359,8 @@ mod tests {
                 };
                 let score = |j: usize| -> f64 {
                     let query = latent.iter().chain(rope);
-                    query.zip(row(j)).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() * f64::from(self.shape.scale)
+                    query.zip(row(j)).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>()
+                        * f64::from(self.shape.scale)
                 };
                 let weights: Vec<f64> = (0..self.seq_lens[b] as usize).map(|j| score(j).exp()).collect();
                 let total: f64 = weights.iter().sum();

@@ -34,13 +34,9 @@ pub use cross_entropy::{Logits, softmax_cross_entropy};
 pub use elementwise::{Copy2d, Source, Target, add, axpy, copy2d, fill, gather_rows, sum, sum_squares};
 pub use embedding::{EmbeddingBackward, embedding, embedding_backward};
 pub use mla_decode::{MlaCache, MlaDecode, mla_decode};
-pub use moe::{
-    BalanceLoss, Combine, Load, MoePlan, balance_loss, combine, expert_counts, moe_plan, router_bias_into,
-};
+pub use moe::{BalanceLoss, Combine, Load, MoePlan, balance_loss, combine, expert_counts, moe_plan, router_bias_into};
 pub use random::random_normal;
 pub use rms_norm::{RmsNorm, RmsNormBackward, RmsNormSaved, rms_norm, rms_norm_backward};
 pub use rope::{Rope, rope};
-pub use route::{
-    GroupScore, Route, RouteBackward, RouteGradients, Routed, ScoreFunc, route, route_backward,
-};
+pub use route::{GroupScore, Route, RouteBackward, RouteGradients, Routed, ScoreFunc, route, route_backward};
 pub use silu_mul::{SiluMulSaved, silu_mul, silu_mul_backward};

@@ -220,8 +220,7 @@ mod tests {
         for (n, topk, d) in [(3, 2, 17), (300, 6, 100)] {
             let idx = rng.indices(n * topk, 5);
             let [.., slot_row] = plan(&idx, n, topk, 5);
-            let (ys, base, old) =
-                (rng.values(n * topk * d, 1.0), rng.values(n * d, 1.0), rng.values(n * d, 1.0));
+            let (ys, base, old) = (rng.values(n * topk * d, 1.0), rng.values(n * d, 1.0), rng.values(n * d, 1.0));
             for (base, accumulate) in [(None, false), (None, true), (Some(&base[..]), false), (Some(&base[..]), true)] {
                 let mut want = if accumulate { wide(&old) } else { vec![0.0; n * d] };
                 for at in 0..n * d {
@@ -260,9 +259,7 @@ mod tests {
             let per_expert = |e: usize| {
                 let chosen = idx[rows.start * topk..rows.end * topk].iter().filter(|&&i| i as usize == e).count();
                 let f = experts as f64 / (topk * rows.len()) as f64 * chosen as f64;
-                let share = |r: usize| {
-                    scores[r * experts + e] / scores[r * experts..][..experts].iter().sum::<f64>()
-                };
+                let share = |r: usize| scores[r * experts + e] / scores[r * experts..][..experts].iter().sum::<f64>();
                 f * rows.clone().map(share).sum::<f64>() / rows.len() as f64
             };
             (0..experts).map(per_expert).sum::<f64>()
@@ -273,7 +270,9 @@ mod tests {
     #[test]
     fn the_balance_loss_and_its_gradient_match_a_plain_loop() {
         let mut rng = Rng(19);
-        for (n, experts, topk, starts) in [(6, 5, 2, vec![0, 6]), (9, 17, 3, vec![1, 3, 3, 8]), (800, 33, 2, vec![0, 300, 301, 800])] {
+        for (n, experts, topk, starts) in
+            [(6, 5, 2, vec![0, 6]), (9, 17, 3, vec![1, 3, 3, 8]), (800, 33, 2, vec![0, 300, 301, 800])]
+        {
             let segments = starts.len() - 1;
             let scores: Vec<_> = rng.values(n * experts, 0.4).iter().map(|v| v + 0.5).collect();
             let idx: Vec<_> = rng.indices(n * topk, experts).iter().map(|&e| e * e / experts as i32).collect();

@@ -70,10 +70,12 @@ mod tests {
 
     #[test]
     fn a_value_depends_on_its_place_alone() {
-        let run = |n: usize| move |ctx: Ctx| {
-            let mut y = vec![0.0; n];
-            random_normal(ctx, &mut y, n, 0.5, [1, 2]);
-            y
+        let run = |n: usize| {
+            move |ctx: Ctx| {
+                let mut y = vec![0.0; n];
+                random_normal(ctx, &mut y, n, 0.5, [1, 2]);
+                y
+            }
         };
         on_every_isa(run(5003), |long| {
             for n in [1, 2, 3, 4, 5, 100] {

@@ -122,7 +122,9 @@ mod tests {
     #[test]
     fn every_variant_matches_a_plain_loop() {
         let mut rng = Rng(13);
-        for (n, heads, head_dim, rope_dim) in [(1, 1, 2, 2), (5, 3, 20, 10), (3, 2, 34, 34), (200, 2, 96, 64), (2, 2, 5, 0)] {
+        for (n, heads, head_dim, rope_dim) in
+            [(1, 1, 2, 2), (5, 3, 20, 10), (3, 2, 34, 34), (200, 2, 96, 64), (2, 2, 5, 0)]
+        {
             let width = heads * head_dim;
             let (x_stride, y_stride, max_pos) = (width + 3, width + 1, 20);
             let x = rng.values(n * x_stride, 1.0);
@@ -131,9 +133,8 @@ mod tests {
             let positions = rng.indices(n, max_pos);
             for variant in 0..8 {
                 let (interleave, inverse, accumulate) = (variant & 1 != 0, variant & 2 != 0, variant & 4 != 0);
-                let shape = Rope {
-                    n, heads, head_dim, rope_dim, x_stride, y_stride, max_pos, interleave, inverse, accumulate,
-                };
+                let shape =
+                    Rope { n, heads, head_dim, rope_dim, x_stride, y_stride, max_pos, interleave, inverse, accumulate };
                 let run = |ctx: Ctx| {
                     let mut y = old.clone();
                     rope(ctx, &x, &table, &positions, &mut y, shape);
@@ -150,8 +151,16 @@ mod tests {
     #[should_panic(expected = "rope: positions must lie in [0, 4), got 4")]
     fn a_position_beyond_the_table_is_refused() {
         let shape = Rope {
-            n: 1, heads: 1, head_dim: 2, rope_dim: 2, x_stride: 2, y_stride: 2, max_pos: 4,
-            interleave: true, inverse: false, accumulate: false,
+            n: 1,
+            heads: 1,
+            head_dim: 2,
+            rope_dim: 2,
+            x_stride: 2,
+            y_stride: 2,
+            max_pos: 4,
+            interleave: true,
+            inverse: false,
+            accumulate: false,
         };
         with_best(|ctx| rope(ctx, &[1.0; 2], &[1.0; 8], &[4], &mut [0.0; 2], shape));
     }

@@ -285,8 +285,7 @@ mod tests {
     fn run(ctx: Ctx, logits: &[f32], bias: Option<&[f32]>, shape: Route) -> Answer {
         let (n, e, a) = (shape.n, shape.experts, shape.topk);
         let mut answer = Answer { scores: vec![0.0; n * e], idx: vec![-1; n * a], weights: vec![0.0; n * a] };
-        let routed =
-            Routed { scores: &mut answer.scores, idx: &mut answer.idx, weights: &mut answer.weights };
+        let routed = Routed { scores: &mut answer.scores, idx: &mut answer.idx, weights: &mut answer.weights };
         route(ctx, logits, bias, routed, shape);
         answer
     }

@@ -76,18 +76,27 @@ impl Simd for Baseline {
     }
 
     #[inline(always)]
-    fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
-        std::array::from_fn(|i| a[i] + b[i])
+    fn add(mut a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        for i in 0..WIDTH {
+            a[i] += b[i];
+        }
+        a
     }
 
     #[inline(always)]
-    fn fused(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    fn fused(a: Self::Lanes, b: Self::Lanes, mut c: Self::Lanes) -> Self::Lanes {
+        for i in 0..WIDTH {
+            c[i] += a[i] * b[i];
+        }
+        c
     }
 
     #[inline(always)]
-    fn larger(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
-        std::array::from_fn(|i| larger(a[i], b[i]))
+    fn larger(mut a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        for i in 0..WIDTH {
+            a[i] = larger(a[i], b[i]);
+        }
+        a
     }
 }
 
@@ -142,7 +151,12 @@ mod x86 {
 
         #[inline(always)]
         fn total(x: __m512) -> f32 {
-            unsafe { _mm512_reduce_add_ps(x) }
+            unsafe {
+                let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
+                let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+                let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+                _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+            }
         }
     }
 
@@ -469,7 +483,8 @@ mod tests {
 
     #[test]
     fn bf16_rounds_to_even_and_keeps_nan() {
-        let cases = [(1.0, 0x3f80), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (f32::INFINITY, 0x7f80), (-0.0, 0x8000)];
+        let cases =
+            [(1.0, 0x3f80), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (f32::INFINITY, 0x7f80), (-0.0, 0x8000)];
         for (x, want) in cases {
             assert_eq!(to_bf16(x), want, "{x}");
         }

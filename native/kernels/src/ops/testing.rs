@@ -62,7 +62,8 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{name}: length");
     for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
         let got = f64::from(got);
-        let same = got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= tolerance * (1.0 + want.abs());
+        let same =
+            got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= tolerance * (1.0 + want.abs());
         assert!(same, "{name}[{i}]: got {got}, want {want}, tolerance {tolerance}");
     }
 }
