@@ -31,7 +31,7 @@ def library_config(text):
 
 
 def stacked(weights, config):
-    """Checkpoint names -> the library's: the experts of a layer become gate_up_proj [E, 2m, d] and down_proj [E, d, m]."""
+    """Checkpoint names -> the library's: experts of a layer become gate_up_proj [E, 2m, d] and down_proj [E, d, m]."""
     out = {name: value for name, value in weights.items() if ".mlp.experts." not in name}
     for n in range(config["first_k_dense_replace"], config["num_hidden_layers"]):
         prefix = f"model.layers.{n}.mlp.experts."

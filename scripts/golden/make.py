@@ -129,7 +129,8 @@ def check_formulas(text, config):
     s = config["rope_scaling"]
     gain = reference.mscale(s["factor"], s["mscale"]) / reference.mscale(s["factor"], s["mscale_all_dim"])
     require(abs(rotary.attention_scaling - gain) < EXACT, f"cos/sin gain: {rotary.attention_scaling} for {gain}")
-    require(model_config.max_position_embeddings == s["factor"] * s["original_max_position_embeddings"], "max positions")
+    positions = s["factor"] * s["original_max_position_embeddings"]
+    require(model_config.max_position_embeddings == positions, f"max_position_embeddings: {positions} wanted")
     for layer in model.model.layers:
         attn = layer.self_attn
         require(abs(attn.scaling - reference.softmax_scale(config)) < EXACT, f"softmax scale: {attn.scaling}")
@@ -150,7 +151,7 @@ def check_routing(run, truth, tolerance):
 
 
 def check_faults(weights, config, tokens, truth):
-    """Each deliberate fault must show, else the golden file would let it pass. Returns fault -> change of the logits."""
+    """Each deliberate fault must show, else the golden file would let it pass. Returns fault -> change of logits."""
     weights = {name: w.double() for name, w in weights.items()}
     with torch.no_grad():
         shift = {
@@ -205,7 +206,8 @@ def write_safetensors(path, tensors, metadata):
 def golden_tensors(weights, tokens, run, config):
     tensors = {name: w.numpy() for name, w in weights.items()}
     tensors |= {f"grad.{name}": g.numpy() for name, g in run["gradients"].items()}
-    tensors |= {"input_ids": tokens.int().numpy(), "labels": tokens[:, 1:].int().numpy(), "logits": run["logits"].numpy()}
+    tensors |= {"input_ids": tokens.int().numpy(), "labels": tokens[:, 1:].int().numpy()}
+    tensors["logits"] = run["logits"].numpy()
     for n, (indices, expert_weights) in enumerate(run["trace"], config["first_k_dense_replace"]):
         indices, order = indices.sort(-1)
         tensors[f"router.{n}.indices"] = indices.int().numpy()
@@ -257,7 +259,8 @@ def make(name):
         },
     }
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    size, digest = write_safetensors(OUT / f"{name}.safetensors", golden_tensors(weights, tokens, run, config), metadata)
+    tensors = golden_tensors(weights, tokens, run, config)
+    size, digest = write_safetensors(OUT / f"{name}.safetensors", tensors, metadata)
     print(f"{name}: seed {seed}, gap {min(truth['gaps']):.1e}, loss {run['losses'][0]:.6f} -> {run['losses'][-1]:.6f}")
     print(f"  float64 {show(exact_errors)}; float32 {show(float_errors)}; unused {unused_experts(truth, config)}")
     print(f"  faults {show(faults)}")

@@ -15,13 +15,15 @@ export function cacheDir(): string {
   );
 }
 
+const LEAVE_OUT = "correct it, or leave it out for its default";
+
 /** For options that are whole numbers. @throws ConfigError outside [min, max]. */
 export function integer(name: string, min: number, max: number = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
     const value = Number(text);
     if (!Number.isInteger(value) || text.trim() === "" || value < min || value > max) {
       const rule = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
-      throw new ConfigError(name, `must be a whole number ${rule}`, text);
+      throw new ConfigError(name, `must be a whole number ${rule}`, text, LEAVE_OUT);
     }
     return value;
   };
@@ -32,7 +34,8 @@ export function number(name: string, min: number, max = Infinity): (text: string
   return (text) => {
     const value = Number(text);
     if (!Number.isFinite(value) || text.trim() === "" || value < min || value > max) {
-      throw new ConfigError(name, `must be a number from ${min}${max === Infinity ? "" : ` to ${max}`}`, text);
+      const rule = `must be a number from ${min}${max === Infinity ? "" : ` to ${max}`}`;
+      throw new ConfigError(name, rule, text, LEAVE_OUT);
     }
     return value;
   };
@@ -70,7 +73,12 @@ export function openBackend(runtime: { threads?: number | null; isa?: string | n
   const { threads, isa } = runtime;
   const most = Math.max(MIN_MOST_THREADS, availableParallelism());
   if (typeof threads === "number" && threads > most) {
-    throw new ConfigError("threads", `must be at most ${most} on this machine`, threads, "leave it out to use every core");
+    throw new ConfigError(
+      "threads",
+      `must be at most ${most} on this machine`,
+      threads,
+      "leave it out to use every core",
+    );
   }
   return createNativeBackend({
     ...(threads === undefined || threads === null || threads === 0 ? {} : { threads }),

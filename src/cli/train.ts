@@ -30,7 +30,7 @@ export function trainCommand(): Command {
     .description("train a model; the tokenizer is trained or taken from the cache by itself")
     .option("--preset <name>", `model and training settings: ${presetNames().join(", ")} (default nano)`)
     .option("--corpus <name>", `a corpus of the catalogue: ${CORPORA.map(({ name }) => name).join(", ")}`)
-    .option("--data <glob>", "your own .txt or .jsonl files; may be given several times", collect)
+    .option("--data <glob...>", "your own .txt or .jsonl files, folders or globs")
     .option("--steps <n>", "optimizer steps", integer("--steps", 1))
     .option(
       "--schedule-steps <n>",
@@ -51,9 +51,11 @@ async function train(options: TrainOptions): Promise<void> {
   const { checkpoint, steps, interrupted } = await runTraining(job);
   if (options.json !== true) {
     print(
-      interrupted ? `stopped after step ${steps}; go on with: fathom train --resume ${job.out}` : `saved ${checkpoint}`,
+      interrupted
+        ? `stopped after step ${steps}; go on with: npx fathom train --resume ${job.out}`
+        : `saved ${checkpoint}`,
     );
-    if (!interrupted) print(`next: fathom generate --model ${job.out} --prompt "…"`);
+    if (!interrupted) print(`next: npx fathom generate --model ${job.out} --prompt "…"`);
   }
 }
 
@@ -101,6 +103,13 @@ function dataOf({ corpus, data }: TrainOptions): DataReference {
   return { kind: "corpus", name: corpus ?? "sotu" };
 }
 
+/** A run that has all its steps has nothing to go on with. */
+function checkStepsAhead(steps: number, { path, state }: SavedRun): void {
+  if (steps > state.step) return;
+  const cure = `give --steps above ${state.step} to go on, or generate from ${path}`;
+  throw new ConfigError("--steps", `must be above the ${state.step} steps that the run has taken`, steps, cure);
+}
+
 async function resumedJob(options: TrainOptions, path: string): Promise<TrainingJob> {
   for (const [flag, value] of [
     ["--preset", options.preset],
@@ -114,6 +123,7 @@ async function resumedJob(options: TrainOptions, path: string): Promise<Training
   const saved = JSON.parse(toJson(resume.config)) as Record<string, unknown>;
   const withSteps = (steps: number): ResolvedConfig => resolveConfig(saved, { ...flagSettings(options), steps });
   const config = withSteps(options.steps ?? resume.config.training.steps);
+  checkStepsAhead(config.training.steps, resume);
   resume.checkConfig(config);
   return { config, withSteps, data: resume.data, out: resume.runFolder, resume, json: options.json ?? false };
 }

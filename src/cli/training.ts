@@ -37,7 +37,7 @@ export interface TrainingResult {
 
 const now = (): number => performance.now();
 
-export async function openSource(data: DataReference, line: ProgressLine): Promise<Source> {
+async function openSource(data: DataReference, line: ProgressLine): Promise<Source> {
   if (data.kind === "files") return openFiles(data.patterns, data.cwd);
   return openCorpus(findCorpus(data.name), { cacheDir: cacheDir(), onProgress: dataProgress(line) });
 }

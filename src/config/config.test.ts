@@ -182,19 +182,25 @@ describe("spellings", () => {
 
 describe("a value out of range is refused in the user's spelling", () => {
   test.each([
-    [{ num_attention_heads: 0 }, "num_attention_heads: must be a whole number of at least 1, got 0"],
-    [{ dim: 25.5 }, "dim: must be a whole number of at least 1, got 25.5"],
-    [{ lr: Number.NaN }, "lr: must be a number above 0 and of at most 1, got NaN"],
-    [{ lr: "fast" }, 'lr: must be a number above 0 and of at most 1, got "fast"'],
-    [{ steps: 0 }, "steps: must be a whole number of at least 1, got 0"],
-    [{ vocab_size: -1 }, "vocab_size: must be a whole number of at least 1, got -1"],
-    [{ scale_fmt: "e4m3" }, 'scale_fmt: must be null or one of ue8m0, got "e4m3"'],
-    [{ schedule: "linear" }, 'schedule: must be one of cosine, wsd, piecewise, constant, got "linear"'],
-    [{ tie_word_embeddings: 1 }, "tie_word_embeddings: must be true or false, got 1"],
-    [{ milestones: 0.8 }, "milestones: must be a list of numbers, got 0.8"],
-    [{ milestones: [0.8, 2] }, "milestones: must be a number above 0 and of at most 1, got 2"],
-    [{ stop: [""] }, 'stop: must be a list of texts, none empty, got [""]'],
-    [{ world_size: 2 }, "world_size: must be a whole number of at least 1 and of at most 1, got 2"],
+    [{ num_attention_heads: 0 }, "num_attention_heads: must be a whole number of at least 1, got 0; the default is 16"],
+    [{ dim: 25.5 }, "dim: must be a whole number of at least 1, got 25.5; the default is 2048"],
+    [{ lr: Number.NaN }, "lr: must be a number above 0 and of at most 1, got NaN; the default is 0.001"],
+    [{ lr: "fast" }, 'lr: must be a number above 0 and of at most 1, got "fast"; the default is 0.001'],
+    [{ steps: 0 }, "steps: must be a whole number of at least 1, got 0; the default is 600"],
+    [{ vocab_size: -1 }, "vocab_size: must be a whole number of at least 1, got -1; the default is 102400"],
+    [{ scale_fmt: "e4m3" }, 'scale_fmt: must be null or one of ue8m0, got "e4m3"; the default is null'],
+    [
+      { schedule: "linear" },
+      'schedule: must be one of cosine, wsd, piecewise, constant, got "linear"; the default is "cosine"',
+    ],
+    [{ tie_word_embeddings: 1 }, "tie_word_embeddings: must be true or false, got 1; the default is false"],
+    [{ milestones: 0.8 }, "milestones: must be a list of numbers, got 0.8; the default is [0.8,0.9]"],
+    [
+      { milestones: [0.8, 2] },
+      "milestones: must be a number above 0 and of at most 1, got 2; the default is [0.8,0.9]",
+    ],
+    [{ stop: [""] }, 'stop: must be a list of texts, none empty, got [""]; the default is []'],
+    [{ world_size: 2 }, "world_size: must be a whole number of at least 1 and of at most 1, got 2; the default is 1"],
   ])("%j", (overrides, message) => {
     expect(failure(overrides)).toBe(message);
   });
@@ -522,7 +528,7 @@ describe("config.json of Hugging Face", () => {
       `"rope_scaling.attention_factor: must be absent, got 1; give mscale and mscale_all_dim"`,
     );
     expect(message({ ...v3, hidden_size: "wide" })).toMatchInlineSnapshot(
-      `"model.dim: must be a whole number of at least 1, got "wide""`,
+      `"model.dim: must be a whole number of at least 1, got "wide"; the default is 2048"`,
     );
   });
 });

@@ -22,5 +22,5 @@ export const trainingDefaults = (model: ModelSettings): Rules<TrainingSettings> 
   minLr: (t) => t.lr / 10,
   warmupSteps: (t) => Math.min(2000, Math.floor(t.scheduleSteps / 20)),
   decaySteps: (t) => Math.floor(t.scheduleSteps / 5),
-  evalEvery: (t) => Math.max(1, Math.floor(t.steps / 4)),
+  evalEvery: (t) => Math.ceil(t.steps / 4),
 });

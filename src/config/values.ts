@@ -17,16 +17,16 @@ export function checkValue(spelling: string, row: Row, given: unknown): Value {
       return checkNumber(spelling, row, value);
     case "boolean":
       if (typeof value === "boolean") return value;
-      throw new ConfigError(spelling, "must be true or false", given);
+      throw new ConfigError(spelling, "must be true or false", given, defaultHint(row));
     case "choice":
       if (typeof value === "string" && row.choices!.includes(value)) return value;
-      throw new ConfigError(spelling, `must be ${choiceRule(row)}`, given);
+      throw new ConfigError(spelling, `must be ${choiceRule(row)}`, given, defaultHint(row));
     case "numbers":
       if (Array.isArray(value)) return value.map((item) => checkNumber(spelling, row, item));
-      throw new ConfigError(spelling, "must be a list of numbers", given);
+      throw new ConfigError(spelling, "must be a list of numbers", given, defaultHint(row));
     case "texts":
       if (isTexts(value)) return [...value];
-      throw new ConfigError(spelling, "must be a list of texts, none empty", given);
+      throw new ConfigError(spelling, "must be a list of texts, none empty", given, defaultHint(row));
     default:
       return row.type satisfies never;
   }
@@ -34,11 +34,19 @@ export function checkValue(spelling: string, row: Row, given: unknown): Value {
 
 function checkNumber(spelling: string, row: Row, value: unknown): number {
   const rule = `must be ${numberRule(row)}`;
-  if (typeof value !== "number" || !Number.isFinite(value)) throw new ConfigError(spelling, rule, value);
+  if (typeof value !== "number" || !Number.isFinite(value)) {
+    throw new ConfigError(spelling, rule, value, defaultHint(row));
+  }
   const inRange = value >= (row.min ?? -Infinity) && value <= (row.max ?? Infinity) && value > (row.above ?? -Infinity);
-  if (!inRange) throw new ConfigError(spelling, rule, value);
-  if (row.type === "integer" && !Number.isSafeInteger(value)) throw new ConfigError(spelling, rule, value);
+  if (!inRange || (row.type === "integer" && !Number.isSafeInteger(value))) {
+    throw new ConfigError(spelling, rule, value, defaultHint(row));
+  }
   return value;
+}
+
+function defaultHint({ default: byDefault }: Row): string {
+  const isRule = typeof byDefault === "object" && byDefault !== null && "rule" in byDefault;
+  return `the default is ${isRule ? byDefault.rule : JSON.stringify(byDefault)}`;
 }
 
 function choiceRule(row: Row): string {

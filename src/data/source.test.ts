@@ -68,7 +68,7 @@ test("no file, no text, no JSON and no text field are errors that name the place
   };
   const none = await failure("*.csv");
   expect(none).toBeInstanceOf(ConfigError);
-  expect(none.message).toContain('data: must match at least one file, got "*.csv"; no such file from');
+  expect(none.message).toContain('data: must match at least one file, got "*.csv"; check the path, which starts at');
   expect((await failure("{empty,blank}.txt")).message).toMatchInlineSnapshot(
     `"data: must hold some text (every document is blank), got "{empty,blank}.txt"; give other files"`,
   );

@@ -63,7 +63,7 @@ async function findFiles(patterns: readonly string[], cwd: string): Promise<stri
     const literal = path.resolve(cwd, pattern);
     const matches = isFile(literal) ? [literal] : await glob(pattern, { cwd, absolute: true, onlyFiles: true });
     if (matches.length === 0) {
-      throw new ConfigError("data", "must match at least one file", pattern, `no such file from ${cwd}`);
+      throw new ConfigError("data", "must match at least one file", pattern, `check the path, which starts at ${cwd}`);
     }
     for (const match of matches) found.add(path.normalize(match));
   }
@@ -91,11 +91,17 @@ function parseLine(line: string, place: string): string {
   try {
     value = JSON.parse(line);
   } catch (error) {
-    throw new FormatError(place, "every line must be JSON", { got: (error as SyntaxError).message });
+    throw new FormatError(place, "every line must be JSON", {
+      got: (error as SyntaxError).message,
+      cure: "correct or remove the line, or rename the file to .txt if it is plain text",
+    });
   }
   const text = typeof value === "object" && value !== null ? (value as { text?: unknown }).text : undefined;
   if (typeof text === "string") return text;
-  throw new FormatError(place, "every line must be an object with a string text", { got: line.slice(0, 80) });
+  throw new FormatError(place, "every line must be an object with a string text", {
+    got: line.slice(0, 80),
+    cure: 'write {"text": "…"} on each line',
+  });
 }
 
 async function* unlessEmpty(name: string, documents: AsyncIterable<string>): AsyncGenerator<string> {

@@ -15,7 +15,10 @@ interface Layout {
 export const LAYOUTS: Readonly<Record<KernelName, Layout>> = Object.fromEntries(
   Object.entries(KERNELS).map(([name, spec]) => {
     const operands = Object.keys(spec.operands);
-    return [name, { op: spec.op, operands, numbers: spec.numbers, words: 2 + 3 * operands.length + spec.numbers.length }];
+    return [
+      name,
+      { op: spec.op, operands, numbers: spec.numbers, words: 2 + 3 * operands.length + spec.numbers.length },
+    ];
   }),
 ) as unknown as Record<KernelName, Layout>;
 
@@ -64,7 +67,10 @@ export function* decodeCalls(words: Float64Array): Generator<DecodedCall> {
     const name = byOpcode.get(words[start]!);
     invariant(name !== undefined, `known opcode, got ${words[start]}`);
     const layout = LAYOUTS[name];
-    invariant(words[start + 1] === layout.words && start + layout.words <= words.length, `${name} has ${layout.words} words`);
+    invariant(
+      words[start + 1] === layout.words && start + layout.words <= words.length,
+      `${name} has ${layout.words} words`,
+    );
     let at = start + 2;
     const operands: Record<string, Operand | undefined> = {};
     for (const key of layout.operands) {

@@ -1,10 +1,5 @@
 /** Adds up what the operations' rows say they cost, and where the time goes. */
 
-export interface Cost {
-  /** Multiply-adds count 2. */
-  readonly flops: number;
-}
-
 export class Profiler {
   #flops = 0;
   readonly #byOp = new Map<string, { calls: number; flops: number; ms: number }>();

@@ -50,7 +50,7 @@ test("special tokens in the text are not learned", async () => {
 
 test("a vocabulary without room for the bytes is refused with the smallest legal size", async () => {
   await expect(trainTokenizer(["text"], { vocabSize: 256 })).rejects.toThrowErrorMatchingInlineSnapshot(
-    `[ConfigError: tokenizer.vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 256]`,
+    `[ConfigError: tokenizer.vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 256; 4096 suits small models, 32768 larger ones]`,
   );
   await expect(trainTokenizer(["text"], { vocabSize: 300.5 })).rejects.toThrow("must be an integer");
 });

@@ -52,7 +52,7 @@ function checkOptions(vocabSize: number, special: readonly string[]): void {
   const smallest = special.length + 256;
   if (!Number.isInteger(vocabSize) || vocabSize < smallest || vocabSize > MAX_VOCAB_SIZE) {
     const rule = `must be an integer from ${smallest} (256 bytes and ${special.length} special tokens) to ${MAX_VOCAB_SIZE}`;
-    throw new ConfigError("tokenizer.vocab_size", rule, vocabSize);
+    throw new ConfigError("tokenizer.vocab_size", rule, vocabSize, "4096 suits small models, 32768 larger ones");
   }
 }
 

@@ -61,9 +61,11 @@ export class CheckpointFolder {
    * Writes the trainer's present state.
    *
    * @returns the checkpoint's path.
-   * @throws IoError when the disk refuses; earlier checkpoints and `latest` are as before.
+   * @throws IoError when the disk refuses, NumericError when a weight or moment is not finite; earlier checkpoints and
+   * `latest` are as before.
    */
   async save(trainer: Trainer, run: RunDescription): Promise<string> {
+    await trainer.checkFinite();
     const name = nameOf(trainer.state.step);
     const target = join(this.path, name);
     const unfinished = `${target}.tmp`;

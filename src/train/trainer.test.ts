@@ -149,7 +149,7 @@ describe("a step", () => {
     const { value } = trainer.model.parameters.get("norm");
     value.write(new Float32Array(value.size).fill(1e25));
     await expect(trainer.step()).rejects.toThrowErrorMatchingInlineSnapshot(
-      `[NumericError: step 1: gradient of embed: must be finite, got Infinity; resume from the last checkpoint with a lower lr or a longer warm-up]`,
+      `[NumericError: step 1: gradient of embed: must be finite, got Infinity; start again with a lower lr or a longer warm-up; the last checkpoint is as it was]`,
     );
   });
 });
@@ -339,6 +339,18 @@ describe("a checkpoint", () => {
     expect(saved.data).toEqual({ kind: "files", patterns: ["*.txt"], cwd: "/texts" });
     expect((await saved.tokenizer()).toJson()).toBe(tokenizer.toJson());
     saved.checkData("d1");
+  });
+
+  test("is not written over a good one when a weight has left the numbers", async () => {
+    using trainer = trainerOf(configOf());
+    await trainer.step();
+    await save(trainer);
+    await trainer.step();
+    const { value } = trainer.model.parameters.get("layers.1.attn.wo");
+    value.write(valuesOf(value).fill(Infinity, 3, 4));
+    expect(await failure(save(trainer))).toMatchInlineSnapshot();
+    expect(await readdir(folder)).toEqual(["latest", "step-00000001"]);
+    expect((await SavedRun.open(folder)).state.step).toBe(1);
   });
 
   test("beyond the last ones is deleted", async () => {

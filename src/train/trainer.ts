@@ -72,6 +72,8 @@ export interface TrainerState {
   readonly tokens: number;
 }
 
+const DIVERGED = "start again with a lower lr or a longer warm-up; the last checkpoint is as it was";
+
 /** Places in the report tensor that is read once per step. */
 const MAIN = 0;
 const MTP = 1;
@@ -297,11 +299,37 @@ export class Trainer implements Disposable {
     if (bad >= 0) {
       const tensor =
         bad < NORMS ? ["loss", "mtp loss", "balance loss"][bad]! : `gradient of ${this.#trainable[bad - NORMS]!.name}`;
-      const cure = "resume from the last checkpoint with a lower lr or a longer warm-up";
-      throw new NumericError(`step ${step}: ${tensor}`, "must be finite", values[bad]!, cure, step);
+      throw new NumericError(`step ${step}: ${tensor}`, "must be finite", values[bad]!, DIVERGED, step);
     }
     const squares = values.subarray(NORMS).reduce((sum, value) => sum + value, 0);
     return { values, gradNorm: Math.sqrt(squares) };
+  }
+
+  /**
+   * Looks at every weight and moment, so that a state without worth is not kept in the place of a good one.
+   *
+   * @throws NumericError naming the step and the first tensor that is not finite.
+   */
+  async checkFinite(): Promise<void> {
+    using scope = this.#scope.child();
+    const states = this.optimizer.moments.flatMap(({ name, m, v }) => [
+      { name, x: this.model.parameters.get(name).value },
+      { name: `first moment of ${name}`, x: m },
+      { name: `second moment of ${name}`, x: v },
+    ]);
+    const sums = scope.empty([states.length]);
+    for (const [i, { x }] of states.entries())
+      scope.run("sum", { x, y: sums.view(i, [1]) }, { n: x.size, scale: 1, accumulate: 0 });
+    const values = await sums.read();
+    const bad = states.findIndex((_, i) => !Number.isFinite(values[i]));
+    if (bad < 0) return;
+    throw new NumericError(
+      `step ${this.#step}: ${states[bad]!.name}`,
+      "must be finite",
+      values[bad]!,
+      DIVERGED,
+      this.#step,
+    );
   }
 
   /** Moves the correction bias of every router towards an even load over the whole step. */

@@ -2,7 +2,7 @@
 
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import { blueprint, checkpointNames } from "../../src/blueprint/index.ts";
 import { fromHfConfig, resolveConfig, type ModelConfig } from "../../src/config/index.ts";
 import { openSafetensors } from "../../src/formats/node.ts";
@@ -36,8 +36,14 @@ interface Golden {
   readonly batch: TrainingBatch;
 }
 
+const opened: TensorReader[] = [];
+afterEach(async () => {
+  for (const file of opened.splice(0)) await file.close();
+});
+
 async function open(name: string, scope: Scope): Promise<Golden> {
   const file = await openSafetensors(join(folder, name));
+  opened.push(file);
   const config = resolveConfig({ model: fromHfConfig(file.metadata.config!) }).model;
   const parameters = allocateParameters(scope, config);
   const weights = { ...file, tensors: new Map([...file.tensors].filter(([key]) => /^(model|lm_head)\./.test(key))) };
