@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::chunks::{GRAIN, Shared, each_chunk};
 use super::moe::row_starts;
-use super::simd::{exp_of_negative, max, per_isa, sum};
+use super::simd::{WIDTH, exp_of_negative, max, per_isa, sum};
 use crate::gemm::packed::{PackedTiles, Side, multiply};
 use crate::gemm::{Compute, MatIn};
 use crate::scratch::Scratch;
@@ -269,7 +269,7 @@ impl<'a> Head<'a> {
         let (shape, isa, u) = (self.shape, self.isa, self.shape.value_dim);
         let (m, n, from) = (rows.len(), keys.len(), rows.start - run.rows.start);
         // SAFETY: the scores are this thread's.
-        unsafe { multiply((&self.queries, tile), (&self.keys, 0), self.scores.as_mut_ptr(), n, false) };
+        unsafe { multiply((&self.queries, tile), (&self.keys, 0), self.scores.as_mut_ptr(), TILE, false) };
         let first = keys.start == run.first;
         for i in 0..m {
             let visible = n.min(rows.start + i + 1 - keys.start);
@@ -277,15 +277,15 @@ impl<'a> Head<'a> {
             if first {
                 (*top, *total) = (f32::NEG_INFINITY, 0.0);
             }
-            let row = &mut self.scores[i * n..(i + 1) * n];
+            let row = &mut self.scores[i * TILE..(i + 1) * TILE];
             let shrink = softmax_row(isa, row, visible, shape.scale, top, total);
             if !first && shrink != 1.0 {
                 scale_row(isa, &mut self.sums[(from + i) * u..(from + i + 1) * u], shrink);
             }
         }
-        // SAFETY: the scores are [m, n], and the sums are this thread's.
+        // SAFETY: the scores are [m, n] in rows of a tile, and the sums are this thread's.
         unsafe {
-            self.weights.pack(0, MatIn::f32(self.scores.as_ptr(), n), m, n);
+            self.weights.pack(0, MatIn::f32(self.scores.as_ptr(), TILE), m, n);
             let c = self.sums[from * u..(from + m) * u].as_mut_ptr();
             multiply((&self.weights, 0), (&self.values, 0), c, u, !first);
         }
@@ -315,18 +315,19 @@ per_isa! {
 }
 
 per_isa! {
-    /// Scores become exp(scale · score − top), 0 beyond the visible ones. Returns what earlier terms are to be multiplied
+    /// The visible scores become exp(scale · score − top), the others 0. Returns what earlier terms are to be multiplied
     /// with, because `top` has risen.
     pub(super) fn softmax_row(row: &mut [f32], visible: usize, scale: f32, top: &mut f32, total: &mut f32) -> f32 {
-        let (seen, hidden) = row.split_at_mut(visible);
-        hidden.fill(0.0);
-        let highest = max::<S>(seen) * scale;
+        let highest = max::<S>(&row[..visible]) * scale;
         let highest = if *top > highest { *top } else { highest };
-        for x in seen.iter_mut() {
+        // Whole vectors: what stands beyond the visible scores is overwritten.
+        let whole = row.len().min(visible.next_multiple_of(WIDTH));
+        for x in &mut row[..whole] {
             *x = exp_of_negative::<S>(S::mul_add(*x, scale, -highest));
         }
+        row[visible..].fill(0.0);
         let shrink = exp_of_negative::<S>(*top - highest);
-        *total = *total * shrink + sum::<S>(seen);
+        *total = *total * shrink + sum::<S>(&row[..whole]);
         *top = highest;
         shrink
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::attention::{Attention, Place, Qkv, TILE, groups, join_keys, matrix, run_chunks, tiles};
 use super::chunks::{Shared, each_rows};
-use super::simd::{add_scaled, dot, exp_of_negative, per_isa};
+use super::simd::{WIDTH, add_scaled, dot, exp_of_negative, per_isa};
 use crate::gemm::MatIn;
 use crate::gemm::packed::{PackedTiles, Side, multiply};
 use crate::scratch::Scratch;
@@ -157,8 +157,8 @@ impl<'a> Head<'a> {
             query_rows: tiles(Side::Right, all, k, TILE),
             d_out_columns: tiles(Side::Right, all, TILE, u),
             d_out_rows: tiles(Side::Right, all, u, TILE),
-            lse: Scratch::take(longest),
-            delta: Scratch::take(longest),
+            lse: Scratch::take(all * TILE),
+            delta: Scratch::take(all * TILE),
             d_queries: Scratch::take(longest * k),
             keys: tiles(Side::Left, 1, TILE, k),
             key_rows: tiles(Side::Right, 1, k, TILE),
@@ -227,19 +227,20 @@ impl<'a> Head<'a> {
         let (m, n) = (keys.len(), rows.len());
         // SAFETY: the scores are this thread's.
         unsafe {
-            multiply((&self.keys, 0), (&self.query_columns, tile), self.scores.as_mut_ptr(), n, false);
-            multiply((&self.values, 0), (&self.d_out_columns, tile), self.d_scores.as_mut_ptr(), n, false);
+            multiply((&self.keys, 0), (&self.query_columns, tile), self.scores.as_mut_ptr(), TILE, false);
+            multiply((&self.values, 0), (&self.d_out_columns, tile), self.d_scores.as_mut_ptr(), TILE, false);
         }
         let at = rows.start - sequence.start..rows.end - sequence.start;
-        let (lse, delta) = (&self.lse[at.clone()], &self.delta[at.clone()]);
-        let each = self.scores.chunks_exact_mut(n).zip(self.d_scores.chunks_exact_mut(n)).take(m);
+        let whole = at.start..at.start + n.next_multiple_of(WIDTH);
+        let (lse, delta) = (&self.lse[whole.clone()], &self.delta[whole]);
+        let each = self.scores.chunks_exact_mut(TILE).zip(self.d_scores.chunks_exact_mut(TILE)).take(m);
         for (j, (scores, d_scores)) in each.enumerate() {
             let hidden = (keys.start + j).saturating_sub(rows.start).min(n);
             gradient_row(self.isa, scores, d_scores, hidden, shape.scale, lse, delta);
         }
         let accumulate = rows.start > keys.start;
-        let (p, ds) = (MatIn::f32(self.scores.as_ptr(), n), MatIn::f32(self.d_scores.as_ptr(), n));
-        // SAFETY: the tiles of scores are [m, n], and the sums are this thread's.
+        let (p, ds) = (MatIn::f32(self.scores.as_ptr(), TILE), MatIn::f32(self.d_scores.as_ptr(), TILE));
+        // SAFETY: the scores are [m, n] in rows of a tile, and the sums are this thread's.
         unsafe {
             self.factor.pack(0, p, m, n);
             multiply((&self.factor, 0), (&self.d_out_rows, tile), self.d_values.as_mut_ptr(), u, accumulate);
@@ -285,13 +286,15 @@ per_isa! {
         lse: &[f32],
         delta: &[f32],
     ) {
-        scores[..hidden].fill(0.0);
-        d_scores[..hidden].fill(0.0);
-        let rows = scores[hidden..].iter_mut().zip(&mut d_scores[hidden..]);
-        for (((p, ds), &lse), &delta) in rows.zip(&lse[hidden..]).zip(&delta[hidden..]) {
+        // Whole vectors: what stands before the visible scores is overwritten.
+        let from = hidden / WIDTH * WIDTH;
+        let rows = scores[from..].iter_mut().zip(&mut d_scores[from..]);
+        for (((p, ds), &lse), &delta) in rows.zip(&lse[from..]).zip(&delta[from..]) {
             *p = exp_of_negative::<S>(S::mul_add(*p, scale, -lse));
             *ds = *p * (*ds - delta) * scale;
         }
+        scores[..hidden].fill(0.0);
+        d_scores[..hidden].fill(0.0);
     }
 }
 
