@@ -1,4 +1,4 @@
-/** Trains the smallest model on the text of a folder and lets it write. `npx tsx examples/train-and-generate.ts 'src/*.ts'` */
+/** Trains the smallest model on the text of a folder and lets it write. `npx tsx examples/train-and-generate.ts src/config` */
 
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";

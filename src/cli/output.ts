@@ -23,7 +23,9 @@ export class ProgressLine {
       this.#stream.write(`${text}\n`);
       return;
     }
-    const width = Math.max(20, this.#stream.columns - 1);
+    const { columns } = this.#stream;
+    // Some terminals do not tell their width, or tell 0.
+    const width = Math.max(20, (columns > 0 ? columns : 80) - 1);
     this.#stream.write(`\r\u001B[2K${text.slice(0, width)}`);
     this.#drawn = true;
   }

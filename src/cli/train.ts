@@ -19,7 +19,7 @@ interface TrainOptions {
   readonly scheduleSteps?: number;
   readonly seed?: number;
   readonly threads?: number;
-  readonly set: string[];
+  readonly set?: string[];
   readonly out?: string;
   readonly resume?: string;
   readonly json?: boolean;
@@ -39,7 +39,7 @@ export function trainCommand(): Command {
     )
     .option("--seed <s>", "seed of weights and order", integer("--seed", 0))
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
-    .option("--set <key=value>", "any other setting; may be given several times", collect, [])
+    .option("--set <key=value>", "any other setting; may be given several times", collect)
     .option("--out <dir>", "run folder, which must not hold a run yet (default runs/PRESET-CORPUS)")
     .option("--resume <dir>", "go on from a run folder or a checkpoint")
     .option("--json", "one JSON object per step, evaluation and checkpoint on stdout")
@@ -60,7 +60,7 @@ async function train(options: TrainOptions): Promise<void> {
 }
 
 /** Settings of flags, to be laid over a preset or a saved run. */
-function flagSettings({ steps, scheduleSteps, seed, threads, set }: TrainOptions): Record<string, unknown> {
+function flagSettings({ steps, scheduleSteps, seed, threads, set = [] }: TrainOptions): Record<string, unknown> {
   return {
     ...assignments(set),
     ...(steps === undefined ? {} : { steps }),
@@ -70,10 +70,16 @@ function flagSettings({ steps, scheduleSteps, seed, threads, set }: TrainOptions
   };
 }
 
+/** @throws ConfigError when the run folder holds a run already, or a setting is wrong. */
 export function newRun(
   options: { name: string; data: DataReference; out: string; json: boolean },
   settings: Record<string, unknown>,
 ): TrainingJob {
+  const { out } = options;
+  if (existsSync(join(out, "latest"))) {
+    const cure = `go on with it by fathom train --resume ${out}, or give another folder`;
+    throw new ConfigError("--out", "must not hold a run yet", out, cure);
+  }
   const withSettings = (more: Record<string, unknown>): ResolvedConfig =>
     resolveConfig(options.name, { ...settings, ...more });
   return { config: withSettings({}), withSteps: (steps) => withSettings({ steps }), ...options };
@@ -84,14 +90,6 @@ function newJob(options: TrainOptions): TrainingJob {
   preset(name);
   const data = dataOf(options);
   const out = options.out ?? defaultOut(`${name}-${data.kind === "corpus" ? data.name : "text"}`);
-  if (existsSync(join(out, "latest"))) {
-    throw new ConfigError(
-      "--out",
-      "must not hold a run yet",
-      out,
-      `resume it with --resume ${out}, or give another folder`,
-    );
-  }
   return newRun({ name, data, out, json: options.json ?? false }, flagSettings(options));
 }
 

@@ -56,6 +56,8 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   });
   using dataset = text.dataset;
   job.resume?.checkData(dataset.id);
+  const folder = new CheckpointFolder(job.out, job.config.training.keepLast);
+  await folder.create();
   const backend = openBackend(job.config.runtime);
   const create = (config: ResolvedConfig): Trainer =>
     new Trainer({
@@ -69,7 +71,6 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   const config = job.minutes === undefined ? job.config : await fixSteps(create, job, job.minutes, line);
   using trainer = create(config);
   if (job.resume !== undefined) await job.resume.restore(trainer);
-  const folder = new CheckpointFolder(job.out, job.config.training.keepLast);
   line.say(describe(job, config, backend, dataset.train.length));
   const run = { config, data: job.data, dataset: dataset.id, tokenizer: text.tokenizer };
   const events = new EventPrinter(

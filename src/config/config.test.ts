@@ -156,7 +156,7 @@ describe("spellings", () => {
       `"model.lr: must be a parameter of model; write training.lr"`,
     );
     expect(failure({ flux_capacitor: 3 })).toMatchInlineSnapshot(
-      `"flux_capacitor: must be a known parameter; take a name that the printed configuration shows"`,
+      `"flux_capacitor: must be a known parameter; fathom.json of any saved run lists them all"`,
     );
     expect(failure({}, "nanno")).toMatchInlineSnapshot(
       `"preset: must be a known preset, got "nanno"; did you mean nano?"`,

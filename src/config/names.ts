@@ -80,7 +80,7 @@ function unknownParameter(spelling: string, section: Section | undefined): Confi
     return new ConfigError(spelling, `must be a parameter of ${section}`, undefined, cure);
   }
   const near = nearest(bare, namesOf(section));
-  const cure = near === undefined ? "take a name that the printed configuration shows" : `did you mean ${near}?`;
+  const cure = near === undefined ? "fathom.json of any saved run lists them all" : `did you mean ${near}?`;
   return new ConfigError(spelling, "must be a known parameter", undefined, cure);
 }
 

@@ -7,7 +7,9 @@ import type { FilePort, ReadableFile, WritableFile } from "./file-port.ts";
 const CURES: Readonly<Record<string, string>> = {
   ENOSPC: "free some disk space",
   EDQUOT: "free some of your disk quota",
+  EFBIG: "raise the limit on file size",
   ENOENT: "check the path",
+  ENOTDIR: "choose a path below folders only",
   EACCES: "check the permissions",
   EPERM: "check the permissions",
   EROFS: "choose a folder on a writable disk",

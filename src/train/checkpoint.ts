@@ -57,6 +57,11 @@ export class CheckpointFolder {
     this.#port = port;
   }
 
+  /** Makes the run folder, so that a path that can not be one is refused before any training. @throws IoError */
+  async create(): Promise<void> {
+    await this.#port.makeFolder(this.path);
+  }
+
   /**
    * Writes the trainer's present state.
    *

@@ -16,9 +16,7 @@ pub(crate) mod packed;
 #[cfg(test)]
 mod tests;
 
-pub use grouped::{
-    GroupedMatmul, GroupedMatmulBackwardW, grouped_matmul, grouped_matmul_backward_w,
-};
+pub use grouped::{GroupedMatmul, GroupedMatmulBackwardW, grouped_matmul, grouped_matmul_backward_w};
 
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa, Pool};
@@ -66,23 +64,11 @@ unsafe impl Sync for MatIn<'_> {}
 
 impl<'a> MatIn<'a> {
     pub fn f32(ptr: *const f32, stride: usize) -> Self {
-        Self {
-            ptr: ptr.cast(),
-            dtype: Dtype::F32,
-            stride,
-            trans: false,
-            index: None,
-        }
+        Self { ptr: ptr.cast(), dtype: Dtype::F32, stride, trans: false, index: None }
     }
 
     pub fn bf16(ptr: *const u16, stride: usize) -> Self {
-        Self {
-            ptr: ptr.cast(),
-            dtype: Dtype::Bf16,
-            stride,
-            trans: false,
-            index: None,
-        }
+        Self { ptr: ptr.cast(), dtype: Dtype::Bf16, stride, trans: false, index: None }
     }
 
     /// The matrix from logical row `i` and column `j` on.
@@ -92,21 +78,12 @@ impl<'a> MatIn<'a> {
             Some(index) => (0, Some(&index[r..])),
             None => (r, None),
         };
-        Self {
-            ptr: self
-                .ptr
-                .wrapping_add((r * self.stride + s) * self.dtype.bytes()),
-            index,
-            ..self
-        }
+        Self { ptr: self.ptr.wrapping_add((r * self.stride + s) * self.dtype.bytes()), index, ..self }
     }
 
     /// The transpose.
     pub fn t(self) -> Self {
-        Self {
-            trans: !self.trans,
-            ..self
-        }
+        Self { trans: !self.trans, ..self }
     }
 
     /// Reads stored row `index[r]` in place of row `r`.
@@ -149,22 +126,7 @@ pub unsafe fn serial(
     accumulate: bool,
     compute: Compute,
 ) {
-    unsafe {
-        product(
-            None,
-            Kernel::of(isa, compute),
-            &Product {
-                m,
-                n,
-                k,
-                a,
-                b,
-                c,
-                ldc,
-                accumulate,
-            },
-        )
-    }
+    unsafe { product(None, Kernel::of(isa, compute), &Product { m, n, k, a, b, c, ldc, accumulate }) }
 }
 
 /// A product for each matrix of a batch; the strides step from one to the next, in elements.
@@ -182,10 +144,7 @@ unsafe impl Sync for Matmul<'_> {}
 
 impl<'a> Matmul<'a> {
     fn item(&self, i: usize) -> Product<'a> {
-        let step = |x: &MatIn<'a>, stride: usize| MatIn {
-            ptr: x.ptr.wrapping_add(i * stride * x.dtype.bytes()),
-            ..*x
-        };
+        let step = |x: &MatIn<'a>, stride: usize| MatIn { ptr: x.ptr.wrapping_add(i * stride * x.dtype.bytes()), ..*x };
         Product {
             a: step(&self.first.a, self.stride_a),
             b: step(&self.first.b, self.stride_b),
@@ -206,8 +165,7 @@ pub unsafe fn matmul(ctx: Ctx, p: &Matmul) {
     let kernel = Kernel::of(ctx.isa, p.compute);
     let tiny = p.first.m * p.first.n * p.first.k <= TINY;
     if p.batch >= WIDE_BATCH || tiny {
-        ctx.pool
-            .run(p.batch, &|i| unsafe { product(None, kernel, &p.item(i)) });
+        ctx.pool.run(p.batch, &|i| unsafe { product(None, kernel, &p.item(i)) });
         return;
     }
     for i in 0..p.batch {
@@ -227,11 +185,13 @@ struct Kernel {
     layout: Layout,
     /// Lines of a panel of B, which is always laid out in rows.
     cols: usize,
+    /// Units of k in one pass over a block of C.
+    k_block: usize,
 }
 
-/// Units of k in one pass over a block of C: a panel of B (32 columns) then takes 32 KiB of the 48 KiB of L1.
+/// Units of k in one pass: a panel of 32 columns then takes 32 KiB of L1.
 const K_BLOCK: usize = 256;
-/// Rows and columns of a block of C, at most: with `K_BLOCK` units they fit into L2.
+/// Rows and columns of a block of C, at most, so that its panels for one pass fit into L2.
 const BLOCK: usize = 256;
 /// A product is cut into about so many blocks, so that threads finish together, but not below `MIN_BLOCK`.
 const BLOCKS: usize = 16;
@@ -245,57 +205,27 @@ impl Kernel {
     #[cfg(target_arch = "x86_64")]
     fn of(isa: Isa, compute: Compute) -> Self {
         use micro::{avx2, avx512};
-        let unit = if compute == Compute::Bf16 {
-            Unit::Rounded
-        } else {
-            Unit::F32
-        };
-        let kernel = |tile, rows, cols| Kernel {
-            isa,
-            compute,
-            tile,
-            unit,
-            rows,
-            layout: Layout::Rows,
-            cols,
-        };
+        let unit = if compute == Compute::Bf16 { Unit::Rounded } else { Unit::F32 };
+        let kernel =
+            |tile, rows, cols| Kernel { isa, compute, tile, unit, rows, layout: Layout::Rows, cols, k_block: K_BLOCK };
         match (isa, compute) {
-            (Isa::Portable, _) => {
-                kernel(micro::portable, micro::PORTABLE_ROWS, micro::PORTABLE_COLS)
-            }
+            (Isa::Portable, _) => kernel(micro::portable, micro::PORTABLE_ROWS, micro::PORTABLE_COLS),
             (Isa::Avx2, _) => kernel(|t| unsafe { avx2::tile(t) }, avx2::ROWS, avx2::COLS),
-            (Isa::Avx512, _) | (_, Compute::F32) => {
-                kernel(avx512::f32_tile, avx512::ROWS, avx512::COLS)
+            (Isa::Avx512, _) | (_, Compute::F32) => kernel(avx512::f32_tile, avx512::ROWS, avx512::COLS),
+            (Isa::Avx512Bf16, _) => {
+                Kernel { unit: Unit::Pair, ..kernel(avx512::bf16_tile, avx512::ROWS, avx512::COLS) }
             }
-            (Isa::Avx512Bf16, _) => Kernel {
-                unit: Unit::Pair,
-                ..kernel(avx512::bf16_tile, avx512::ROWS, avx512::COLS)
-            },
-            (Isa::Amx, _) => Kernel {
-                unit: Unit::Pair,
-                layout: Layout::Tiles,
-                ..kernel(amx::tile, amx::ROWS, amx::COLS)
-            },
+            (Isa::Amx, _) => {
+                Kernel { unit: Unit::Pair, layout: Layout::Tiles, ..kernel(amx::tile, amx::ROWS, amx::COLS) }
+            }
         }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
     fn of(isa: Isa, compute: Compute) -> Self {
-        let unit = if compute == Compute::Bf16 {
-            Unit::Rounded
-        } else {
-            Unit::F32
-        };
+        let unit = if compute == Compute::Bf16 { Unit::Rounded } else { Unit::F32 };
         let (rows, cols) = (micro::PORTABLE_ROWS, micro::PORTABLE_COLS);
-        Kernel {
-            isa,
-            compute,
-            tile: micro::portable,
-            unit,
-            rows,
-            layout: Layout::Rows,
-            cols,
-        }
+        Kernel { isa, compute, tile: micro::portable, unit, rows, layout: Layout::Rows, cols, k_block: K_BLOCK }
     }
 
     /// Units that hold `k` values of a line. Tiles come in whole steps of 32 values, for both factors.
@@ -309,32 +239,12 @@ impl Kernel {
 
     /// Packs panel `panel` of the rows of A into its place behind `to`.
     unsafe fn pack_a(&self, p: &Product, panel: usize, to: *mut u32) {
-        unsafe {
-            self.pack(
-                Lines::of_a(&p.a),
-                self.layout,
-                self.rows,
-                p.m,
-                p.k,
-                panel,
-                to,
-            )
-        }
+        unsafe { self.pack(Lines::of_a(&p.a), self.layout, self.rows, p.m, p.k, panel, to) }
     }
 
     /// Packs panel `panel` of the columns of B into its place behind `to`.
     unsafe fn pack_b(&self, p: &Product, panel: usize, to: *mut u32) {
-        unsafe {
-            self.pack(
-                Lines::of_b(&p.b),
-                Layout::Rows,
-                self.cols,
-                p.n,
-                p.k,
-                panel,
-                to,
-            )
-        }
+        unsafe { self.pack(Lines::of_b(&p.b), Layout::Rows, self.cols, p.n, p.k, panel, to) }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -352,53 +262,57 @@ impl Kernel {
         let first = panel * width;
         let lines = width.min(count - first);
         let to = unsafe { to.add(panel * width * units) };
-        unsafe {
-            pack::panel(
-                self.isa,
-                &Panel {
-                    src,
-                    unit: self.unit,
-                    layout,
-                    width,
-                    first,
-                    lines,
-                    k,
-                    units,
-                    to,
-                },
-            )
-        }
+        unsafe { pack::panel(self.isa, &Panel { src, unit: self.unit, layout, width, first, lines, k, units, to }) }
     }
 
     /// Computes a block of C from packed panels.
     unsafe fn block(&self, b: &Block) {
-        #[cfg(target_arch = "x86_64")]
-        let tiles = self.layout == Layout::Tiles;
-        #[cfg(target_arch = "x86_64")]
-        if tiles {
-            unsafe { amx::configure() };
-        }
-        for from in (0..b.units).step_by(K_BLOCK) {
-            let units = K_BLOCK.min(b.units - from);
-            for j in (0..b.n).step_by(self.cols) {
-                for i in (0..b.m).step_by(self.rows) {
-                    unsafe {
-                        (self.tile)(&Tile {
-                            units,
-                            a: b.packed_a.add(i * b.units + from * self.rows),
-                            b: b.packed_b.add(j * b.units + from * self.cols),
-                            c: b.c.add(i * b.ldc + j),
-                            ldc: b.ldc,
-                            rows: self.rows.min(b.m - i),
-                            cols: self.cols.min(b.n - j),
-                            accumulate: b.accumulate || from > 0,
-                        })
-                    }
+        let passes = b.units.div_ceil(self.k_block);
+        let step = b.units.div_ceil(passes).next_multiple_of(16);
+        let (down, across) = (b.m.div_ceil(self.rows), b.n.div_ceil(self.cols));
+        unsafe {
+            self.enter();
+            for from in (0..b.units).step_by(step) {
+                // The panel of the outer loop stays in L1, those of the inner one pass by.
+                match self.layout {
+                    Layout::Rows => (0..across).for_each(|j| (0..down).for_each(|i| self.one(b, i, j, from, step))),
+                    Layout::Tiles => (0..down).for_each(|i| (0..across).for_each(|j| self.one(b, i, j, from, step))),
                 }
             }
+            self.leave();
         }
+    }
+
+    /// One pass over the tile of C at panel `i` of A and panel `j` of B.
+    #[inline(always)]
+    unsafe fn one(&self, b: &Block, i: usize, j: usize, from: usize, step: usize) {
+        let (row, col) = (i * self.rows, j * self.cols);
+        unsafe {
+            (self.tile)(&Tile {
+                units: step.min(b.units - from),
+                a: b.packed_a.add(row * b.units + from * self.rows),
+                b: b.packed_b.add(col * b.units + from * self.cols),
+                c: b.c.add(row * b.ldc + col),
+                ldc: b.ldc,
+                rows: self.rows.min(b.m - row),
+                cols: self.cols.min(b.n - col),
+                accumulate: b.accumulate || from > 0,
+            })
+        }
+    }
+
+    /// Readies the thread for `tile`.
+    unsafe fn enter(&self) {
         #[cfg(target_arch = "x86_64")]
-        if tiles {
+        if self.layout == Layout::Tiles {
+            unsafe { amx::configure() };
+        }
+    }
+
+    /// Undoes `enter`, so that the system need not save the tiles.
+    unsafe fn leave(&self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout == Layout::Tiles {
             unsafe { amx::release() };
         }
     }
@@ -418,16 +332,10 @@ struct Block {
 
 /// Rows and columns of the blocks that an m × n matrix is cut into: whole panels, about equal.
 fn block_shape(kernel: &Kernel, m: usize, n: usize) -> (usize, usize) {
-    let even = |count: usize, most: usize, width: usize| {
-        count.div_ceil(count.div_ceil(most)).next_multiple_of(width)
-    };
+    let even = |count: usize, most: usize, width: usize| count.div_ceil(count.div_ceil(most)).next_multiple_of(width);
     let (mut rows, mut cols) = (BLOCK, BLOCK);
     while m.div_ceil(rows) * n.div_ceil(cols) < BLOCKS && rows.min(m).max(cols.min(n)) > MIN_BLOCK {
-        if rows.min(m) > cols.min(n) {
-            rows = rows.min(m).div_ceil(2)
-        } else {
-            cols = cols.min(n).div_ceil(2)
-        }
+        if rows.min(m) > cols.min(n) { rows = rows.min(m).div_ceil(2) } else { cols = cols.min(n).div_ceil(2) }
     }
     (even(m, rows, kernel.rows), even(n, cols, kernel.cols))
 }
@@ -466,28 +374,12 @@ impl Product<'_> {
     /// All of the product as one block.
     fn block(&self, units: usize, packed_a: *const u32, packed_b: *const u32) -> Block {
         let (m, n, c, ldc, accumulate) = (self.m, self.n, self.c, self.ldc, self.accumulate);
-        Block {
-            units,
-            packed_a,
-            packed_b,
-            m,
-            n,
-            c,
-            ldc,
-            accumulate,
-        }
+        Block { units, packed_a, packed_b, m, n, c, ldc, accumulate }
     }
 
     /// The part of the product for the rows and columns from (i, j) on.
     fn part(&self, i: usize, m: usize, j: usize, n: usize) -> Self {
-        Self {
-            m,
-            n,
-            a: self.a.skip(i, 0),
-            b: self.b.skip(0, j),
-            c: self.c.wrapping_add(i * self.ldc + j),
-            ..*self
-        }
+        Self { m, n, a: self.a.skip(i, 0), b: self.b.skip(0, j), c: self.c.wrapping_add(i * self.ldc + j), ..*self }
     }
 }
 
@@ -504,8 +396,7 @@ unsafe fn product(pool: Option<&Pool>, kernel: Kernel, p: &Product) {
     let units = kernel.units(p.k);
     let step = |width: usize| (PACKED_UNITS / (units * width)).max(1) * width;
     let (m_step, n_step) = (step(kernel.rows), step(kernel.cols));
-    let size =
-        |count: usize, step: usize, width: usize| count.min(step).next_multiple_of(width) * units;
+    let size = |count: usize, step: usize, width: usize| count.min(step).next_multiple_of(width) * units;
     let mut packed_a = Scratch::<u32>::take(size(p.m, m_step, kernel.rows));
     let mut packed_b = Scratch::<u32>::take(size(p.n, n_step, kernel.cols));
     let (to_a, to_b) = (Shared(packed_a.as_mut_ptr()), Shared(packed_b.as_mut_ptr()));
@@ -521,44 +412,25 @@ unsafe fn product(pool: Option<&Pool>, kernel: Kernel, p: &Product) {
 }
 
 /// Packs B, and A where it is not packed already.
-unsafe fn pack_both(
-    pool: Option<&Pool>,
-    kernel: Kernel,
-    p: &Product,
-    to_a: Option<Shared<u32>>,
-    to_b: Shared<u32>,
-) {
+unsafe fn pack_both(pool: Option<&Pool>, kernel: Kernel, p: &Product, to_a: Option<Shared<u32>>, to_b: Shared<u32>) {
     let units = kernel.units(p.k);
     let panels_b = p.n.div_ceil(kernel.cols);
-    let panels_a = if to_a.is_some() {
-        p.m.div_ceil(kernel.rows)
-    } else {
-        0
-    };
-    let (step_a, step_b) = (
-        pack_step(kernel.rows * units),
-        pack_step(kernel.cols * units),
-    );
+    let panels_a = if to_a.is_some() { p.m.div_ceil(kernel.rows) } else { 0 };
+    let (step_a, step_b) = (pack_step(kernel.rows * units), pack_step(kernel.cols * units));
     let chunks_a = panels_a.div_ceil(step_a);
-    each(
-        pool,
-        chunks_a + panels_b.div_ceil(step_b),
-        &|chunk| unsafe {
-            match (chunk.checked_sub(chunks_a), to_a) {
-                (None, Some(to)) => {
-                    let first = chunk * step_a;
-                    (first..panels_a.min(first + step_a))
-                        .for_each(|panel| kernel.pack_a(p, panel, to.at(0)));
-                }
-                (Some(chunk), _) => {
-                    let first = chunk * step_b;
-                    (first..panels_b.min(first + step_b))
-                        .for_each(|panel| kernel.pack_b(p, panel, to_b.at(0)));
-                }
-                (None, None) => unreachable!("without A there are no chunks of A"),
+    each(pool, chunks_a + panels_b.div_ceil(step_b), &|chunk| unsafe {
+        match (chunk.checked_sub(chunks_a), to_a) {
+            (None, Some(to)) => {
+                let first = chunk * step_a;
+                (first..panels_a.min(first + step_a)).for_each(|panel| kernel.pack_a(p, panel, to.at(0)));
             }
-        },
-    );
+            (Some(chunk), _) => {
+                let first = chunk * step_b;
+                (first..panels_b.min(first + step_b)).for_each(|panel| kernel.pack_b(p, panel, to_b.at(0)));
+            }
+            (None, None) => unreachable!("without A there are no chunks of A"),
+        }
+    });
 }
 
 /// Panels that one chunk packs.
@@ -567,13 +439,7 @@ fn pack_step(panel_units: usize) -> usize {
 }
 
 /// Computes all blocks of C from packed factors.
-unsafe fn compute(
-    pool: Option<&Pool>,
-    kernel: Kernel,
-    p: &Product,
-    a: Shared<u32>,
-    b: Shared<u32>,
-) {
+unsafe fn compute(pool: Option<&Pool>, kernel: Kernel, p: &Product, a: Shared<u32>, b: Shared<u32>) {
     let units = kernel.units(p.k);
     let (rows, cols) = block_shape(&kernel, p.m, p.n);
     let across = p.n.div_ceil(cols);

@@ -1,14 +1,17 @@
 //! Per-thread scratch memory: taken for the length of a kernel and given back to the thread for the next one.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use memmap2::{Advice, MmapMut};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ALIGN: usize = 64;
-/// One spare cache line and page fraction, so that buffers of a power of two do not share cache sets.
+/// Sizes are rounded up to this.
 const GRANULE: usize = 4096;
+/// From this size on memory comes straight from the system, in huge pages where it gives them.
+const LARGE: usize = 2 << 20;
 
 static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
 
@@ -17,34 +20,60 @@ pub fn total_bytes() -> usize {
     TOTAL_BYTES.load(Ordering::Relaxed)
 }
 
+enum Memory {
+    Heap(NonNull<u8>),
+    Pages(MmapMut),
+}
+
 struct Block {
-    ptr: NonNull<u8>,
+    memory: Memory,
     bytes: usize,
 }
 
+// SAFETY: plain memory with one owner.
+unsafe impl Send for Block {}
+unsafe impl Sync for Block {}
+
 impl Block {
     fn new(bytes: usize) -> Self {
-        let layout =
-            Layout::from_size_align(bytes, ALIGN).expect("scratch size fits the address space");
-        // SAFETY: the size is not zero.
-        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })
-            .unwrap_or_else(|| handle_alloc_error(layout));
+        let memory = if bytes >= LARGE { Self::pages(bytes) } else { Self::heap(bytes) };
         TOTAL_BYTES.fetch_add(bytes, Ordering::Relaxed);
-        Self { ptr, bytes }
+        Self { memory, bytes }
+    }
+
+    fn pages(bytes: usize) -> Memory {
+        let map = MmapMut::map_anon(bytes).unwrap_or_else(|error| panic!("scratch: needs {bytes} bytes; {error}"));
+        // Only a wish.
+        let _ = map.advise(Advice::HugePage);
+        Memory::Pages(map)
+    }
+
+    fn heap(bytes: usize) -> Memory {
+        // SAFETY: the size is not zero.
+        let ptr = NonNull::new(unsafe { alloc_zeroed(layout(bytes)) });
+        Memory::Heap(ptr.unwrap_or_else(|| panic!("scratch: needs {bytes} bytes, the system has none")))
+    }
+
+    fn ptr(&self) -> *mut u8 {
+        match &self.memory {
+            Memory::Heap(ptr) => ptr.as_ptr(),
+            Memory::Pages(map) => map.as_ptr().cast_mut(),
+        }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         TOTAL_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
-        // SAFETY: made by `new` with the same layout.
-        unsafe {
-            dealloc(
-                self.ptr.as_ptr(),
-                Layout::from_size_align_unchecked(self.bytes, ALIGN),
-            )
-        };
+        if let Memory::Heap(ptr) = self.memory {
+            // SAFETY: made by `heap` with the same layout.
+            unsafe { dealloc(ptr.as_ptr(), layout(self.bytes)) };
+        }
     }
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, ALIGN).expect("scratch size fits the address space")
 }
 
 thread_local! {
@@ -74,14 +103,10 @@ unsafe impl<T: Pod + Sync> Sync for Scratch<T> {}
 
 impl<T: Pod> Scratch<T> {
     pub fn take(len: usize) -> Self {
-        let bytes = (len * size_of::<T>())
-            .next_multiple_of(GRANULE)
-            .max(GRANULE);
+        let bytes = (len * size_of::<T>()).next_multiple_of(GRANULE).max(GRANULE);
         let block = SPARE.with_borrow_mut(|spare| {
             // The smallest that is large enough; else the largest makes room for a new one.
-            let fit = (0..spare.len())
-                .filter(|&i| spare[i].bytes >= bytes)
-                .min_by_key(|&i| spare[i].bytes);
+            let fit = (0..spare.len()).filter(|&i| spare[i].bytes >= bytes).min_by_key(|&i| spare[i].bytes);
             match fit {
                 Some(i) => Some(spare.swap_remove(i)),
                 None => {
@@ -92,15 +117,11 @@ impl<T: Pod> Scratch<T> {
                 }
             }
         });
-        Self {
-            block: Some(block.unwrap_or_else(|| Block::new(bytes))),
-            len,
-            of: PhantomData,
-        }
+        Self { block: Some(block.unwrap_or_else(|| Block::new(bytes))), len, of: PhantomData }
     }
 
     pub fn as_mut_ptr(&mut self) -> *mut T {
-        self.block().ptr.as_ptr().cast()
+        self.block().ptr().cast()
     }
 
     fn block(&self) -> &Block {
@@ -112,14 +133,14 @@ impl<T: Pod> std::ops::Deref for Scratch<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         // SAFETY: the block holds at least `len` values, was zeroed when made, and is ours alone.
-        unsafe { std::slice::from_raw_parts(self.block().ptr.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.block().ptr().cast(), self.len) }
     }
 }
 
 impl<T: Pod> std::ops::DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.block().ptr.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.block().ptr().cast(), self.len) }
     }
 }
 

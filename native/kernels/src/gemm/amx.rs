@@ -27,7 +27,7 @@ pub unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, preserves_flags)) }
 }
 
-/// 4 · `rounds` products of zero tiles, to measure the peak.
+/// 4 · `rounds` products of zero tiles without loads, to measure the peak.
 ///
 /// # Safety
 /// AMX is available.
@@ -56,20 +56,26 @@ pub unsafe fn products_of_zero(rounds: usize) {
     }
 }
 
-pub const ROWS: usize = 32;
-pub const COLS: usize = 32;
+pub const ROWS: usize = 48;
+pub const COLS: usize = 16;
+/// Each further pass loads and stores all of C, so passes are long.
+pub const K_BLOCK: usize = 512;
 
-/// One 32 × 32 tile of C from four AMX accumulators; 16 units a step.
+/// A tile of C of up to 3 × 1 AMX accumulators; 16 units a step.
+///
+/// Three accumulators, one register for A and one for B leave three of the eight tile registers free. While the other
+/// hardware thread of a core is at work only those free ones can be renamed; with 2 × 2 accumulators and all eight in use,
+/// loads and products then wait for each other, at half the speed.
 ///
 /// # Safety
 /// As for [`super::micro::portable`]; the tiles are configured.
 pub unsafe fn tile(t: &Tile) {
     unsafe {
-        if t.rows == ROWS && t.cols == COLS {
-            return whole(t.units / 16, t.a, t.b, t.c, t.ldc, t.accumulate);
+        if t.rows.is_multiple_of(16) && t.cols == COLS {
+            return whole(t, t.c, t.ldc, t.accumulate);
         }
         let mut part = Part([0.0; ROWS * COLS]);
-        whole(t.units / 16, t.a, t.b, part.0.as_mut_ptr(), COLS, false);
+        whole(t, part.0.as_mut_ptr(), COLS, false);
         for i in 0..t.rows {
             for j in 0..t.cols {
                 let c = t.c.add(i * t.ldc + j);
@@ -83,57 +89,71 @@ pub unsafe fn tile(t: &Tile) {
 #[repr(C, align(64))]
 struct Part([f32; ROWS * COLS]);
 
-unsafe fn whole(
-    steps: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    ldc: usize,
-    accumulate: bool,
-) {
+unsafe fn whole(t: &Tile, c: *mut f32, ldc: usize, accumulate: bool) {
     unsafe {
-        asm!(
-            "test {acc:e}, {acc:e}",
-            "jz 3f",
-            "tileloadd tmm0, [{c} + {ldc}]",
-            "tileloadd tmm1, [{c} + {ldc} + 64]",
-            "tileloadd tmm2, [{d} + {ldc}]",
-            "tileloadd tmm3, [{d} + {ldc} + 64]",
-            "jmp 2f",
-            "3:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{a} + {s64}]",
-            "tileloadd tmm6, [{b} + {s128}]",
-            "tileloadd tmm7, [{b} + {s128} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a} + {s64} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 2048",
-            "add {b}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{c} + {ldc}], tmm0",
-            "tilestored [{c} + {ldc} + 64], tmm1",
-            "tilestored [{d} + {ldc}], tmm2",
-            "tilestored [{d} + {ldc} + 64], tmm3",
-            a = inout(reg) a => _,
-            b = inout(reg) b => _,
-            c = in(reg) c,
-            d = in(reg) c.add(16 * ldc),
-            ldc = in(reg) 4 * ldc,
-            s64 = in(reg) 64usize,
-            s128 = in(reg) 128usize,
-            steps = inout(reg) steps => _,
-            acc = in(reg) accumulate as u32,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+        match t.rows.div_ceil(16) {
+            1 => one(t, c, ldc, accumulate),
+            2 => two(t, c, ldc, accumulate),
+            _ => three(t, c, ldc, accumulate),
+        }
     }
 }
+
+/// The loop for a number of accumulators, with the instructions for each. A is re-used from L1; B streams through.
+macro_rules! tiles {
+    ($name:ident, zero $($zero:literal)*, load $($load:literal)*, step $($step:literal)*, store $($store:literal)*) => {
+        unsafe fn $name(t: &Tile, c: *mut f32, ldc: usize, accumulate: bool) {
+            unsafe {
+                asm!(
+                    "test {accumulate:e}, {accumulate:e}",
+                    "jnz 3f",
+                    $($zero,)*
+                    "jmp 2f",
+                    "3:",
+                    $($load,)*
+                    "2:",
+                    "tileloaddt1 tmm4, [{b} + {row}]",
+                    $($step,)*
+                    "add {a}, 3072",
+                    "add {b}, 1024",
+                    "dec {steps}",
+                    "jnz 2b",
+                    $($store,)*
+                    "/* {d} {e} */",
+                    a = inout(reg) t.a => _,
+                    b = inout(reg) t.b => _,
+                    c = in(reg) c,
+                    d = in(reg) c.wrapping_add(16 * ldc),
+                    e = in(reg) c.wrapping_add(32 * ldc),
+                    ldc = in(reg) 4 * ldc,
+                    row = in(reg) 64usize,
+                    steps = inout(reg) t.units / 16 => _,
+                    accumulate = in(reg) accumulate as u32,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+tiles!(one,
+    zero "tilezero tmm0",
+    load "tileloadd tmm0, [{c} + {ldc}]",
+    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4",
+    store "tilestored [{c} + {ldc}], tmm0");
+
+tiles!(two,
+    zero "tilezero tmm0" "tilezero tmm1",
+    load "tileloadd tmm0, [{c} + {ldc}]" "tileloadd tmm1, [{d} + {ldc}]",
+    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4"
+        "tileloadd tmm3, [{a} + {row} + 1024]" "tdpbf16ps tmm1, tmm3, tmm4",
+    store "tilestored [{c} + {ldc}], tmm0" "tilestored [{d} + {ldc}], tmm1");
+
+tiles!(three,
+    zero "tilezero tmm0" "tilezero tmm1" "tilezero tmm2",
+    load "tileloadd tmm0, [{c} + {ldc}]" "tileloadd tmm1, [{d} + {ldc}]" "tileloadd tmm2, [{e} + {ldc}]",
+    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4"
+        "tileloadd tmm3, [{a} + {row} + 1024]" "tdpbf16ps tmm1, tmm3, tmm4"
+        "tileloadd tmm3, [{a} + {row} + 2048]" "tdpbf16ps tmm2, tmm3, tmm4",
+    store "tilestored [{c} + {ldc}], tmm0" "tilestored [{d} + {ldc}], tmm1" "tilestored [{e} + {ldc}], tmm2");

@@ -41,15 +41,7 @@ pub unsafe fn columns(kernel: Kernel, p: &Product) {
             x[i * p.k + q] = if rounds { round_bf16(value) } else { value };
         }
     }
-    let job = Job {
-        x: x.as_ptr(),
-        k: p.k,
-        n: p.n,
-        w: Lines::of_b(&p.b),
-        c: p.c,
-        ldc: p.ldc,
-        accumulate: p.accumulate,
-    };
+    let job = Job { x: x.as_ptr(), k: p.k, n: p.n, w: Lines::of_b(&p.b), c: p.c, ldc: p.ldc, accumulate: p.accumulate };
     unsafe {
         match (p.b.dtype, rounds) {
             (Dtype::F32, false) => job.run::<F32>(kernel.isa, p.m),
@@ -141,11 +133,7 @@ impl Job<'_> {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     for q in whole..self.k {
                         let l = q - whole;
-                        acc[l] = multiply_add::<FMA>(
-                            *self.x.add(i * self.k + q),
-                            W::value(*w.add(q)),
-                            acc[l],
-                        );
+                        acc[l] = multiply_add::<FMA>(*self.x.add(i * self.k + q), W::value(*w.add(q)), acc[l]);
                     }
                     self.put(i, j, acc.iter().sum());
                 }
@@ -214,12 +202,7 @@ impl Weight for Rounded {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn load(from: *const f32, mask: u16) -> std::arch::x86_64::__m512 {
         use std::arch::x86_64::*;
-        unsafe {
-            _mm512_castsi512_ps(super::pack::avx512::round(_mm512_maskz_loadu_epi32(
-                mask,
-                from.cast(),
-            )))
-        }
+        unsafe { _mm512_castsi512_ps(super::pack::avx512::round(_mm512_maskz_loadu_epi32(mask, from.cast()))) }
     }
 }
 
@@ -275,11 +258,7 @@ mod avx512 {
                     for d in 0..DEPTH {
                         let w = W::load(w.add(q + 16 * d), 0xffff);
                         for (i, acc) in acc.iter_mut().enumerate() {
-                            acc[d] = _mm512_fmadd_ps(
-                                _mm512_loadu_ps(job.x.add(i * k + q + 16 * d)),
-                                w,
-                                acc[d],
-                            );
+                            acc[d] = _mm512_fmadd_ps(_mm512_loadu_ps(job.x.add(i * k + q + 16 * d)), w, acc[d]);
                         }
                     }
                 }
@@ -287,16 +266,11 @@ mod avx512 {
                     let mask = mask16(k - q);
                     let w = W::load(w.add(q), mask);
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        acc[0] = _mm512_fmadd_ps(
-                            _mm512_maskz_loadu_ps(mask, job.x.add(i * k + q)),
-                            w,
-                            acc[0],
-                        );
+                        acc[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, job.x.add(i * k + q)), w, acc[0]);
                     }
                 }
                 for (i, acc) in acc.iter().enumerate() {
-                    let sum =
-                        _mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3]));
+                    let sum = _mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3]));
                     job.put(i, j, _mm512_reduce_add_ps(sum));
                 }
             }
@@ -306,8 +280,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     pub unsafe fn sums<W: Weight, const M: usize>(job: &Job) {
         for j in (0..job.n).step_by(16 * DEPTH) {
-            let masks: [u16; DEPTH] =
-                std::array::from_fn(|d| mask16((job.n - j).saturating_sub(16 * d)));
+            let masks: [u16; DEPTH] = std::array::from_fn(|d| mask16((job.n - j).saturating_sub(16 * d)));
             let mut acc = [[_mm512_setzero_ps(); DEPTH]; M];
             unsafe {
                 for q in 0..job.k {
@@ -315,11 +288,7 @@ mod avx512 {
                     for d in 0..DEPTH {
                         let w = W::load(w.wrapping_add(16 * d), masks[d]);
                         for (i, acc) in acc.iter_mut().enumerate() {
-                            acc[d] = _mm512_fmadd_ps(
-                                _mm512_set1_ps(*job.x.add(i * job.k + q)),
-                                w,
-                                acc[d],
-                            );
+                            acc[d] = _mm512_fmadd_ps(_mm512_set1_ps(*job.x.add(i * job.k + q)), w, acc[d]);
                         }
                     }
                 }

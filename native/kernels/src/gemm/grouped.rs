@@ -26,11 +26,7 @@ pub struct GroupedMatmul<'a> {
 /// The operands lie within live memory, offsets and indices within their matrices, and nobody else touches y.
 pub unsafe fn grouped_matmul(ctx: Ctx, g: &GroupedMatmul) {
     let kernel = Kernel::of(ctx.isa, g.compute);
-    let (n, k) = if g.trans_w {
-        (g.in_dim, g.out_dim)
-    } else {
-        (g.out_dim, g.in_dim)
-    };
+    let (n, k) = if g.trans_w { (g.in_dim, g.out_dim) } else { (g.out_dim, g.in_dim) };
     let most_rows = (PACKED_UNITS / (kernel.units(k).max(1) * kernel.rows)).max(1) * kernel.rows;
     let mut pieces = Vec::new();
     for (e, bounds) in g.offsets.windows(2).enumerate() {
@@ -40,16 +36,7 @@ pub unsafe fn grouped_matmul(ctx: Ctx, g: &GroupedMatmul) {
         for r in (first..end).step_by(most_rows) {
             let (a, c) = (g.x.skip(r, 0), g.y.wrapping_add(r * n));
             let m = most_rows.min(end - r);
-            pieces.push(Product {
-                m,
-                n,
-                k,
-                a,
-                b,
-                c,
-                ldc: n,
-                accumulate: g.accumulate,
-            });
+            pieces.push(Product { m, n, k, a, b, c, ldc: n, accumulate: g.accumulate });
         }
     }
     let panels = |p: &Product| p.m.div_ceil(kernel.rows);
@@ -73,13 +60,7 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     }
     let units = kernel.units(k);
     let is_thin = |p: &Product| p.m <= gemv::MOST_ROWS;
-    let panels: Vec<usize> = starts(products, |p| {
-        if is_thin(p) {
-            0
-        } else {
-            p.m.div_ceil(kernel.rows)
-        }
-    });
+    let panels: Vec<usize> = starts(products, |p| if is_thin(p) { 0 } else { p.m.div_ceil(kernel.rows) });
     let total = panels[products.len()];
     let mut packed = Scratch::<u32>::take(total * kernel.rows * units);
     let to = Shared(packed.as_mut_ptr());
@@ -92,21 +73,11 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     });
 
     let cols = columns_of_chunk(&kernel, n, units);
-    let blocks = starts(products, |p| {
-        if is_thin(p) {
-            n.div_ceil(gemv::column_step(p))
-        } else {
-            n.div_ceil(cols)
-        }
-    });
+    let blocks = starts(products, |p| if is_thin(p) { n.div_ceil(gemv::column_step(p)) } else { n.div_ceil(cols) });
     each(Some(pool), blocks[products.len()], &|chunk| {
         let (i, local) = locate(&blocks, chunk);
         let p = &products[i];
-        let width = if is_thin(p) {
-            gemv::column_step(p)
-        } else {
-            cols
-        };
+        let width = if is_thin(p) { gemv::column_step(p) } else { cols };
         let j = local * width;
         let part = p.part(0, p.m, j, width.min(n - j));
         unsafe {
@@ -195,17 +166,9 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let places = starts(products, |p| packed_size(&kernel, p));
     let mut packed = Scratch::<u32>::take(places[products.len()]);
     let to = Shared(packed.as_mut_ptr());
-    let of_b = |i: usize| {
-        to.at(places[i] + products[i].m.next_multiple_of(kernel.rows) * kernel.units(products[i].k))
-    };
+    let of_b = |i: usize| to.at(places[i] + products[i].m.next_multiple_of(kernel.rows) * kernel.units(products[i].k));
     let panels_a = |p: &Product| p.m.div_ceil(kernel.rows);
-    let panels = starts(products, |p| {
-        if p.k == 0 {
-            0
-        } else {
-            panels_a(p) + p.n.div_ceil(kernel.cols)
-        }
-    });
+    let panels = starts(products, |p| if p.k == 0 { 0 } else { panels_a(p) + p.n.div_ceil(kernel.cols) });
     let total = panels[products.len()];
     let step = pack_step(places[products.len()] / total.max(1) + 1);
     each(Some(pool), total.div_ceil(step), &|chunk| {
@@ -238,21 +201,14 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
         let units = kernel.units(p.k);
         unsafe {
             if !part.is_trivial() {
-                kernel.block(&part.block(
-                    units,
-                    to.at(places[i] + row * units),
-                    of_b(i).add(col * units),
-                ));
+                kernel.block(&part.block(units, to.at(places[i] + row * units), of_b(i).add(col * units)));
             }
         }
     });
 }
 
 /// Runs of products that together pack at most [`PACKED_UNITS`], each of at least one.
-fn split<'p, 'a>(
-    products: &'p [Product<'a>],
-    size: impl Fn(&Product) -> usize,
-) -> Vec<&'p [Product<'a>]> {
+fn split<'p, 'a>(products: &'p [Product<'a>], size: impl Fn(&Product) -> usize) -> Vec<&'p [Product<'a>]> {
     let mut groups = Vec::new();
     let (mut first, mut sum) = (0, 0);
     for (i, p) in products.iter().enumerate() {

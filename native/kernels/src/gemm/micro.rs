@@ -81,14 +81,7 @@ pub mod avx2 {
             for (i, row) in acc.into_iter().enumerate() {
                 for (j, sum) in row.into_iter().enumerate() {
                     let c = t.c.add(i * t.ldc + 8 * j);
-                    _mm256_storeu_ps(
-                        c,
-                        if t.accumulate {
-                            _mm256_add_ps(_mm256_loadu_ps(c), sum)
-                        } else {
-                            sum
-                        },
-                    );
+                    _mm256_storeu_ps(c, if t.accumulate { _mm256_add_ps(_mm256_loadu_ps(c), sum) } else { sum });
                 }
             }
         }
@@ -133,8 +126,7 @@ pub mod avx512 {
                 let (mut a, mut b) = (t.a, t.b);
                 unsafe {
                     for _ in 0..t.units {
-                        let (b0, b1) =
-                            (_mm512_loadu_ps(b.cast()), _mm512_loadu_ps(b.add(16).cast()));
+                        let (b0, b1) = (_mm512_loadu_ps(b.cast()), _mm512_loadu_ps(b.add(16).cast()));
                         for (i, row) in acc.iter_mut().enumerate() {
                             let x = _mm512_castsi512_ps(_mm512_set1_epi32(*a.add(i) as i32));
                             row[0] = $step(row[0], x, b0);
@@ -147,19 +139,12 @@ pub mod avx512 {
                     for (i, row) in acc.into_iter().enumerate() {
                         for (j, sum) in row.into_iter().enumerate() {
                             let c = t.c.add(i * t.ldc).wrapping_add(16 * j);
-                            let old = if t.accumulate {
-                                _mm512_maskz_loadu_ps(masks[j], c)
-                            } else {
-                                _mm512_setzero_ps()
-                            };
+                            let old =
+                                if t.accumulate { _mm512_maskz_loadu_ps(masks[j], c) } else { _mm512_setzero_ps() };
                             _mm512_mask_storeu_ps(
                                 c,
                                 masks[j],
-                                if t.accumulate {
-                                    _mm512_add_ps(old, sum)
-                                } else {
-                                    sum
-                                },
+                                if t.accumulate { _mm512_add_ps(old, sum) } else { sum },
                             );
                         }
                     }
@@ -173,11 +158,7 @@ pub mod avx512 {
 
     #[inline]
     fn mask(count: usize) -> __mmask16 {
-        if count >= 16 {
-            0xffff
-        } else {
-            (1u16 << count) - 1
-        }
+        if count >= 16 { 0xffff } else { (1u16 << count) - 1 }
     }
 
     #[inline]

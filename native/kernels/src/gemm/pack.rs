@@ -38,21 +38,12 @@ pub struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// Rows of the left factor.
     pub fn of_a(a: &MatIn<'a>) -> Self {
-        Self {
-            ptr: a.ptr,
-            dtype: a.dtype,
-            stride: a.stride,
-            index: a.index,
-            k_contiguous: !a.trans,
-        }
+        Self { ptr: a.ptr, dtype: a.dtype, stride: a.stride, index: a.index, k_contiguous: !a.trans }
     }
 
     /// Columns of the right factor.
     pub fn of_b(b: &MatIn<'a>) -> Self {
-        Self {
-            k_contiguous: b.trans,
-            ..Self::of_a(b)
-        }
+        Self { k_contiguous: b.trans, ..Self::of_a(b) }
     }
 
     /// A stored row is a line.
@@ -73,11 +64,7 @@ impl<'a> Lines<'a> {
     /// Value `p` of a line.
     #[inline(always)]
     pub unsafe fn at(&self, line: usize, p: usize) -> f32 {
-        let (r, s) = if self.k_contiguous {
-            (line, p)
-        } else {
-            (p, line)
-        };
+        let (r, s) = if self.k_contiguous { (line, p) } else { (p, line) };
         unsafe {
             match self.dtype {
                 Dtype::F32 => *self.row::<f32>(r).add(s),
@@ -97,11 +84,7 @@ pub fn from_bf16(bits: u16) -> f32 {
 fn rounded_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let even = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-    if x.is_nan() {
-        (bits & 0x8000_0000) | 0x7fc0_0000
-    } else {
-        even
-    }
+    if x.is_nan() { (bits & 0x8000_0000) | 0x7fc0_0000 } else { even }
 }
 
 #[inline(always)]
@@ -131,11 +114,7 @@ unsafe fn panel_plain(p: &Panel) {
         for line in 0..p.width {
             for u in 0..p.units {
                 let value = |q: usize| {
-                    if line < p.lines && q < p.k {
-                        p.src.at(p.first + line, q)
-                    } else {
-                        0.0
-                    }
+                    if line < p.lines && q < p.k { p.src.at(p.first + line, q) } else { 0.0 }
                 };
                 let word = match p.unit {
                     Unit::F32 => value(u).to_bits(),
@@ -212,11 +191,7 @@ pub mod avx512 {
 
     #[inline]
     pub fn mask16(count: usize) -> __mmask16 {
-        if count >= 16 {
-            0xffff
-        } else {
-            (1u16 << count) - 1
-        }
+        if count >= 16 { 0xffff } else { (1u16 << count) - 1 }
     }
 
     #[inline]
@@ -301,13 +276,7 @@ pub mod avx512 {
 
             #[inline]
             #[target_feature(enable = $features)]
-            unsafe fn load<const BF16: bool>(
-                p: &Panel,
-                u: usize,
-                line: usize,
-                lines: usize,
-                v: &mut [__m512i; 16],
-            ) {
+            unsafe fn load<const BF16: bool>(p: &Panel, u: usize, line: usize, lines: usize, v: &mut [__m512i; 16]) {
                 let left = p.k - u * UNIT_VALUES;
                 unsafe {
                     if p.src.k_contiguous {
@@ -360,24 +329,13 @@ pub mod avx512 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-        unsafe fn along_k<const BF16: bool>(
-            src: &Lines,
-            line: usize,
-            u: usize,
-            left: usize,
-        ) -> __m512i {
+        unsafe fn along_k<const BF16: bool>(src: &Lines, line: usize, u: usize, left: usize) -> __m512i {
             unsafe { load_f32::<BF16>(row::<BF16>(src, line), u, mask16(left)) }
         }
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-        unsafe fn along_lines<const BF16: bool>(
-            src: &Lines,
-            u: usize,
-            line: usize,
-            mask: u16,
-            _k: usize,
-        ) -> __m512i {
+        unsafe fn along_lines<const BF16: bool>(src: &Lines, u: usize, line: usize, mask: u16, _k: usize) -> __m512i {
             unsafe { load_f32::<BF16>(row::<BF16>(src, u), line, mask) }
         }
     }
@@ -390,24 +348,13 @@ pub mod avx512 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-        unsafe fn along_k<const BF16: bool>(
-            src: &Lines,
-            line: usize,
-            u: usize,
-            left: usize,
-        ) -> __m512i {
+        unsafe fn along_k<const BF16: bool>(src: &Lines, line: usize, u: usize, left: usize) -> __m512i {
             unsafe { round(load_f32::<BF16>(row::<BF16>(src, line), u, mask16(left))) }
         }
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-        unsafe fn along_lines<const BF16: bool>(
-            src: &Lines,
-            u: usize,
-            line: usize,
-            mask: u16,
-            _k: usize,
-        ) -> __m512i {
+        unsafe fn along_lines<const BF16: bool>(src: &Lines, u: usize, line: usize, mask: u16, _k: usize) -> __m512i {
             unsafe { round(load_f32::<BF16>(row::<BF16>(src, u), line, mask)) }
         }
     }
@@ -429,12 +376,7 @@ pub mod avx512 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-        unsafe fn along_k<const BF16: bool>(
-            src: &Lines,
-            line: usize,
-            u: usize,
-            left: usize,
-        ) -> __m512i {
+        unsafe fn along_k<const BF16: bool>(src: &Lines, line: usize, u: usize, left: usize) -> __m512i {
             unsafe {
                 let from = row::<BF16>(src, line);
                 if BF16 {
@@ -449,32 +391,16 @@ pub mod avx512 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-        unsafe fn along_lines<const BF16: bool>(
-            src: &Lines,
-            u: usize,
-            line: usize,
-            mask: u16,
-            k: usize,
-        ) -> __m512i {
+        unsafe fn along_lines<const BF16: bool>(src: &Lines, u: usize, line: usize, mask: u16, k: usize) -> __m512i {
             unsafe {
-                let from = [
-                    row::<BF16>(src, 2 * u),
-                    if 2 * u + 1 < k {
-                        row::<BF16>(src, 2 * u + 1)
-                    } else {
-                        src.ptr
-                    },
-                ];
+                let from = [row::<BF16>(src, 2 * u), if 2 * u + 1 < k { row::<BF16>(src, 2 * u + 1) } else { src.ptr }];
                 let masks = [mask, if 2 * u + 1 < k { mask } else { 0 }];
                 let halves = if BF16 {
                     let low = _mm256_maskz_loadu_epi16(masks[0], from[0].cast::<i16>().add(line));
                     let high = _mm256_maskz_loadu_epi16(masks[1], from[1].cast::<i16>().add(line));
                     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
                 } else {
-                    narrow(
-                        load_f32::<false>(from[0], line, masks[0]),
-                        load_f32::<false>(from[1], line, masks[1]),
-                    )
+                    narrow(load_f32::<false>(from[0], line, masks[0]), load_f32::<false>(from[1], line, masks[1]))
                 };
                 _mm512_permutexvar_epi16(interleave(), halves)
             }
@@ -492,12 +418,6 @@ pub mod avx512 {
 
     #[inline(always)]
     unsafe fn row<const BF16: bool>(src: &Lines, r: usize) -> *const u8 {
-        unsafe {
-            if BF16 {
-                src.row::<u16>(r).cast()
-            } else {
-                src.row::<f32>(r).cast()
-            }
-        }
+        unsafe { if BF16 { src.row::<u16>(r).cast() } else { src.row::<f32>(r).cast() } }
     }
 }

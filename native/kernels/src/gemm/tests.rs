@@ -7,10 +7,7 @@ struct Numbers(u64);
 
 impl Numbers {
     fn next(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((self.0 >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
     }
 
@@ -39,28 +36,14 @@ struct Stored {
 
 impl Stored {
     /// For a logical `rows` × `cols` matrix.
-    fn new(
-        numbers: &mut Numbers,
-        rows: usize,
-        cols: usize,
-        dtype: Dtype,
-        trans: bool,
-        gather: bool,
-    ) -> Self {
+    fn new(numbers: &mut Numbers, rows: usize, cols: usize, dtype: Dtype, trans: bool, gather: bool) -> Self {
         let (r, s) = if trans { (cols, rows) } else { (rows, cols) };
         let stored_rows = r + 3;
         let index = gather.then(|| (0..r).map(|_| numbers.below(stored_rows) as i32).collect());
         let stride = s + numbers.below(5);
         let f32 = numbers.fill(stored_rows * stride);
         let bf16 = f32.iter().map(|&x| to_bf16(x)).collect();
-        Self {
-            f32,
-            bf16,
-            stride,
-            dtype,
-            trans,
-            index,
-        }
+        Self { f32, bf16, stride, dtype, trans, index }
     }
 
     fn mat(&self) -> MatIn<'_> {
@@ -85,33 +68,11 @@ impl Stored {
 
 /// The largest share of the bound k · 2^-22 · Σ|a·b| (for f32 sums) that an error takes.
 #[allow(clippy::too_many_arguments)]
-fn check(
-    isa: Isa,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: &Stored,
-    b: &Stored,
-    accumulate: bool,
-    compute: Compute,
-) {
+fn check(isa: Isa, m: usize, n: usize, k: usize, a: &Stored, b: &Stored, accumulate: bool, compute: Compute) {
     let ldc = n + 3;
     let before: Vec<f32> = (0..m * ldc).map(|i| (i % 7) as f32).collect();
     let mut c = before.clone();
-    unsafe {
-        serial(
-            isa,
-            m,
-            n,
-            k,
-            a.mat(),
-            b.mat(),
-            c.as_mut_ptr(),
-            ldc,
-            accumulate,
-            compute,
-        )
-    };
+    unsafe { serial(isa, m, n, k, a.mat(), b.mat(), c.as_mut_ptr(), ldc, accumulate, compute) };
     for i in 0..m {
         for j in 0..ldc {
             let got = c[i * ldc + j];
@@ -121,12 +82,7 @@ fn check(
             }
             let terms = (0..k).map(|p| a.at(i, p, compute) as f64 * b.at(p, j, compute) as f64);
             let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
-            let want = sum
-                + if accumulate {
-                    before[i * ldc + j] as f64
-                } else {
-                    0.0
-                };
+            let want = sum + if accumulate { before[i * ldc + j] as f64 } else { 0.0 };
             let bound = (k as f64 + 2.0) * (size + 7.0) * f32::EPSILON as f64;
             assert!(
                 (got as f64 - want).abs() <= bound,
@@ -147,16 +103,9 @@ fn every_size_around_the_tile_edges_agrees_with_float64() {
         for compute in [F32, Bf16] {
             for size in 1..=70 {
                 // The other two sizes run through the same range in another order.
-                for (m, n, k) in [
-                    (size, 71 - size, size * 29 % 70 + 1),
-                    (size * 37 % 70 + 1, size, 71 - size),
-                ] {
+                for (m, n, k) in [(size, 71 - size, size * 29 % 70 + 1), (size * 37 % 70 + 1, size, 71 - size)] {
                     let dtype = |bit: usize| {
-                        if (size >> bit) & 1 == 0 {
-                            Dtype::F32
-                        } else {
-                            Dtype::Bf16
-                        }
+                        if (size >> bit) & 1 == 0 { Dtype::F32 } else { Dtype::Bf16 }
                     };
                     let (ta, tb) = (size % 3 == 0, size % 4 < 2);
                     let a = Stored::new(&mut numbers, m, k, dtype(0), ta, size % 5 == 0);
@@ -179,16 +128,7 @@ fn every_layout_and_dtype_agrees_with_float64() {
             for (m, n, k) in [(3, 100, 75), (50, 45, 77), (65, 66, 600)] {
                 let a = Stored::new(&mut numbers, m, k, dtype(bit(0)), bit(1), bit(2));
                 let b = Stored::new(&mut numbers, k, n, dtype(bit(3)), bit(4), false);
-                check(
-                    isa,
-                    m,
-                    n,
-                    k,
-                    &a,
-                    &b,
-                    bit(5),
-                    if bit(6) { Bf16 } else { F32 },
-                );
+                check(isa, m, n, k, &a, &b, bit(5), if bit(6) { Bf16 } else { F32 });
             }
         }
     }
@@ -242,11 +182,7 @@ fn factors_are_rounded_to_bf16_with_ties_to_even() {
                 let mut c = vec![0.0f32; m * 20];
                 let (x, y) = (MatIn::f32(a.as_ptr(), 1), MatIn::f32(b.as_ptr(), 20));
                 unsafe { serial(isa, m, 20, 1, x, y, c.as_mut_ptr(), 20, false, Bf16) };
-                assert!(
-                    c.iter().all(|v| v.to_bits() == to),
-                    "{isa:?}: {from:x} became {:x}",
-                    c[0].to_bits()
-                );
+                assert!(c.iter().all(|v| v.to_bits() == to), "{isa:?}: {from:x} became {:x}", c[0].to_bits());
             }
         }
     }
@@ -257,20 +193,7 @@ fn without_a_k_dimension_c_is_zero_or_stays() {
     for accumulate in [false, true] {
         let mut c = [3.0f32; 6];
         let nothing = MatIn::f32([].as_ptr(), 0);
-        unsafe {
-            serial(
-                Isa::Portable,
-                2,
-                3,
-                0,
-                nothing,
-                nothing,
-                c.as_mut_ptr(),
-                3,
-                accumulate,
-                F32,
-            )
-        };
+        unsafe { serial(Isa::Portable, 2, 3, 0, nothing, nothing, c.as_mut_ptr(), 3, accumulate, F32) };
         assert_eq!(c, [if accumulate { 3.0 } else { 0.0 }; 6]);
     }
 }
@@ -284,13 +207,7 @@ fn same_bits(len: usize, run: impl Fn(Ctx, *mut f32)) -> Vec<f32> {
             let mut c = vec![0.25f32; len];
             run(Ctx { isa, pool: &pool }, c.as_mut_ptr());
             let first = first.get_or_insert_with(|| c.clone());
-            assert!(
-                first
-                    .iter()
-                    .zip(&c)
-                    .all(|(a, b)| a.to_bits() == b.to_bits()),
-                "{threads} threads"
-            );
+            assert!(first.iter().zip(&c).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads} threads");
         }
     }
     first.expect("three runs")
@@ -300,55 +217,21 @@ fn same_bits(len: usize, run: impl Fn(Ctx, *mut f32)) -> Vec<f32> {
 fn bits_do_not_depend_on_the_number_of_threads() {
     let mut numbers = Numbers(3);
     for compute in [F32, Bf16] {
-        for (m, n, k, batch) in [
-            (300, 310, 320, 1),
-            (3, 3000, 333, 1),
-            (70, 60, 50, 9),
-            (100, 200, 300, 3),
-        ] {
+        for (m, n, k, batch) in [(300, 310, 320, 1), (3, 3000, 333, 1), (70, 60, 50, 9), (100, 200, 300, 3)] {
             let a = numbers.fill(batch * m * k);
             let b = numbers.fill(batch * k * n);
             let c = same_bits(batch * m * n, |ctx, c| {
                 let (a, b) = (MatIn::f32(a.as_ptr(), k), MatIn::f32(b.as_ptr(), k).t());
-                let first = Product {
-                    m,
-                    n,
-                    k,
-                    a,
-                    b,
-                    c,
-                    ldc: n,
-                    accumulate: true,
-                };
+                let first = Product { m, n, k, a, b, c, ldc: n, accumulate: true };
                 let strides = (m * k, k * n, m * n);
-                let p = Matmul {
-                    first,
-                    batch,
-                    stride_a: strides.0,
-                    stride_b: strides.1,
-                    stride_c: strides.2,
-                    compute,
-                };
+                let p = Matmul { first, batch, stride_a: strides.0, stride_b: strides.1, stride_c: strides.2, compute };
                 unsafe { matmul(ctx, &p) }
             });
             for item in 0..batch {
                 let mut alone = vec![0.25f32; m * n];
                 let (a, b) = (a[item * m * k..].as_ptr(), b[item * k * n..].as_ptr());
                 let (a, b) = (MatIn::f32(a, k), MatIn::f32(b, k).t());
-                unsafe {
-                    serial(
-                        Isa::detect(),
-                        m,
-                        n,
-                        k,
-                        a,
-                        b,
-                        alone.as_mut_ptr(),
-                        n,
-                        true,
-                        compute,
-                    )
-                };
+                unsafe { serial(Isa::detect(), m, n, k, a, b, alone.as_mut_ptr(), n, true, compute) };
                 assert_eq!(alone, c[item * m * n..][..m * n]);
             }
         }
@@ -366,49 +249,22 @@ fn grouped_products_are_products_of_each_expert() {
     let index: Vec<i32> = (0..rows).map(|_| numbers.below(tokens) as i32).collect();
     for compute in [F32, Bf16] {
         for trans_w in [false, true] {
-            let (n, k) = if trans_w {
-                (in_dim, out_dim)
-            } else {
-                (out_dim, in_dim)
-            };
+            let (n, k) = if trans_w { (in_dim, out_dim) } else { (out_dim, in_dim) };
             let x = numbers.fill(tokens * k);
             let x = MatIn::f32(x.as_ptr(), k).gather(Some(&index));
             let y = same_bits(rows * n, |ctx, y| {
                 let w = MatIn::f32(w.as_ptr(), in_dim);
-                let g = GroupedMatmul {
-                    x,
-                    w,
-                    offsets: &OFFSETS,
-                    y,
-                    out_dim,
-                    in_dim,
-                    trans_w,
-                    accumulate: true,
-                    compute,
-                };
+                let g =
+                    GroupedMatmul { x, w, offsets: &OFFSETS, y, out_dim, in_dim, trans_w, accumulate: true, compute };
                 unsafe { grouped_matmul(ctx, &g) }
             });
             for e in 0..experts {
                 let (first, end) = (OFFSETS[e] as usize, OFFSETS[e + 1] as usize);
                 let mut alone = vec![0.25f32; (end - first) * n];
                 let w = MatIn::f32(w[e * out_dim * in_dim..].as_ptr(), in_dim);
-                let (x, w) = (
-                    x.gather(Some(&index[first..])),
-                    if trans_w { w } else { w.t() },
-                );
+                let (x, w) = (x.gather(Some(&index[first..])), if trans_w { w } else { w.t() });
                 unsafe {
-                    serial(
-                        Isa::detect(),
-                        end - first,
-                        n,
-                        k,
-                        x,
-                        w,
-                        alone.as_mut_ptr(),
-                        n,
-                        true,
-                        compute,
-                    );
+                    serial(Isa::detect(), end - first, n, k, x, w, alone.as_mut_ptr(), n, true, compute);
                 }
                 assert_eq!(alone, y[first * n..end * n]);
             }
@@ -429,16 +285,7 @@ fn grouped_weight_gradients_are_products_of_each_expert() {
             let dy = MatIn::f32(dy.as_ptr(), out_dim);
             let len = out_dim * in_dim;
             let dw = same_bits(experts * len, |ctx, dw| {
-                let g = GroupedMatmulBackwardW {
-                    x,
-                    dy,
-                    offsets: &OFFSETS,
-                    dw,
-                    out_dim,
-                    in_dim,
-                    accumulate,
-                    compute,
-                };
+                let g = GroupedMatmulBackwardW { x, dy, offsets: &OFFSETS, dw, out_dim, in_dim, accumulate, compute };
                 unsafe { grouped_matmul_backward_w(ctx, &g) }
             });
             for e in 0..experts {
@@ -446,20 +293,7 @@ fn grouped_weight_gradients_are_products_of_each_expert() {
                 let mut alone = vec![0.25f32; len];
                 let (a, b) = (dy.skip(first, 0).t(), x.skip(first, 0));
                 let (to, k) = (alone.as_mut_ptr(), end - first);
-                unsafe {
-                    serial(
-                        Isa::detect(),
-                        out_dim,
-                        in_dim,
-                        k,
-                        a,
-                        b,
-                        to,
-                        in_dim,
-                        accumulate,
-                        compute,
-                    )
-                };
+                unsafe { serial(Isa::detect(), out_dim, in_dim, k, a, b, to, in_dim, accumulate, compute) };
                 assert_eq!(alone, dw[e * len..(e + 1) * len]);
                 let untouched = if accumulate { 0.25 } else { 0.0 };
                 assert!(k > 0 || alone.iter().all(|&v| v == untouched));
