@@ -15,6 +15,8 @@ import { StopWatch } from "./stop.ts";
 export interface TextCodec {
   readonly bosId: number;
   readonly eosId: number;
+  /** Special ids that never belong into an answer, such as padding. */
+  readonly neverGenerated?: readonly number[];
   encode(text: string): ArrayLike<number>;
   /** A decoder that never shows half a character. */
   createDecoder(): { push(id: number): string; flush(): string };
@@ -124,6 +126,7 @@ export class Engine implements Disposable {
         reason = "aborted";
         break;
       }
+      for (const banned of this.#codec.neverGenerated ?? []) logits[banned] = -Infinity;
       const id = sample(logits, seen, options, rng);
       if (id === this.#codec.eosId) {
         reason = "eos";

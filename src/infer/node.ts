@@ -3,7 +3,7 @@
 import type { Backend } from "../kernels/index.ts";
 import { loadParameters, readModelConfig, resolveModelFolder } from "../model/node.ts";
 import { loadTokenizer } from "../tokenizer/node.ts";
-import { Engine } from "./engine.ts";
+import { Engine, type TextCodec } from "./engine.ts";
 
 export interface OpenEngineOptions {
   /** A run folder, a checkpoint, or a Hugging Face model folder. */
@@ -21,7 +21,15 @@ export interface OpenEngineOptions {
 export async function openEngine({ folder, backend, now }: OpenEngineOptions): Promise<Engine> {
   const path = await resolveModelFolder(folder);
   const settings = await readModelConfig(path);
-  const codec = await loadTokenizer(path);
+  const tokenizer = await loadTokenizer(path);
+  const { bosId, eosId, padId } = tokenizer;
+  const codec: TextCodec = {
+    bosId,
+    eosId,
+    neverGenerated: [bosId, padId].filter((id) => id !== eosId),
+    encode: (text) => tokenizer.encode(text),
+    createDecoder: () => tokenizer.createDecoder(),
+  };
   return Engine.open({
     backend,
     settings,
