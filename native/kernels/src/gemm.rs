@@ -21,7 +21,8 @@ pub use grouped::{GroupedMatmul, GroupedMatmulBackwardW, grouped_matmul, grouped
 use crate::scratch::Scratch;
 use crate::{Ctx, Isa, Pool};
 use micro::Tile;
-use pack::{Layout, Lines, Panel, Unit};
+use pack::{Layout, Lines, Panels, Unit};
+use std::ops::Range;
 
 /// How a matrix operand is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +200,7 @@ const MIN_BLOCK: usize = 64;
 /// At most so many units of a factor are packed at a time (16 MiB), if one panel is not more.
 const PACKED_UNITS: usize = 4 << 20;
 /// Units that a thread packs for one claim.
-const PACK_CHUNK: usize = 1 << 15;
+const PACK_CHUNK: usize = 1 << 16;
 
 impl Kernel {
     #[cfg(target_arch = "x86_64")]
@@ -216,7 +217,8 @@ impl Kernel {
                 Kernel { unit: Unit::Pair, ..kernel(avx512::bf16_tile, avx512::ROWS, avx512::COLS) }
             }
             (Isa::Amx, _) => {
-                Kernel { unit: Unit::Pair, layout: Layout::Tiles, ..kernel(amx::tile, amx::ROWS, amx::COLS) }
+                let (unit, layout) = (Unit::Pair, Layout::Tiles);
+                Kernel { unit, layout, k_block: amx::K_BLOCK, ..kernel(amx::tile, amx::ROWS, amx::COLS) }
             }
         }
     }
@@ -237,32 +239,25 @@ impl Kernel {
         }
     }
 
-    /// Packs panel `panel` of the rows of A into its place behind `to`.
-    unsafe fn pack_a(&self, p: &Product, panel: usize, to: *mut u32) {
-        unsafe { self.pack(Lines::of_a(&p.a), self.layout, self.rows, p.m, p.k, panel, to) }
+    /// Packs some panels of the rows of A, panel 0 of which stands at `to`.
+    unsafe fn pack_a(&self, p: &Product, panels: Range<usize>, to: *mut u32) {
+        let factor = Factor { src: Lines::of_a(&p.a), layout: self.layout, width: self.rows, count: p.m };
+        unsafe { self.pack(factor, p.k, panels, to) }
     }
 
-    /// Packs panel `panel` of the columns of B into its place behind `to`.
-    unsafe fn pack_b(&self, p: &Product, panel: usize, to: *mut u32) {
-        unsafe { self.pack(Lines::of_b(&p.b), Layout::Rows, self.cols, p.n, p.k, panel, to) }
+    /// Packs some panels of the columns of B, panel 0 of which stands at `to`.
+    unsafe fn pack_b(&self, p: &Product, panels: Range<usize>, to: *mut u32) {
+        let factor = Factor { src: Lines::of_b(&p.b), layout: Layout::Rows, width: self.cols, count: p.n };
+        unsafe { self.pack(factor, p.k, panels, to) }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn pack(
-        &self,
-        src: Lines,
-        layout: Layout,
-        width: usize,
-        count: usize,
-        k: usize,
-        panel: usize,
-        to: *mut u32,
-    ) {
-        let units = self.units(k);
-        let first = panel * width;
-        let lines = width.min(count - first);
-        let to = unsafe { to.add(panel * width * units) };
-        unsafe { pack::panel(self.isa, &Panel { src, unit: self.unit, layout, width, first, lines, k, units, to }) }
+    unsafe fn pack(&self, factor: Factor, k: usize, panels: Range<usize>, to: *mut u32) {
+        let Factor { src, layout, width, count } = factor;
+        let (units, unit) = (self.units(k), self.unit);
+        let first = panels.start * width;
+        let lines = count.min(panels.end * width) - first;
+        let to = to.wrapping_add(first * units);
+        unsafe { pack::panels(self.isa, &Panels { src, unit, layout, width, first, lines, k, units, to }) }
     }
 
     /// Computes a block of C from packed panels.
@@ -316,6 +311,15 @@ impl Kernel {
             unsafe { amx::release() };
         }
     }
+}
+
+/// A factor and its panels.
+struct Factor<'a> {
+    src: Lines<'a>,
+    layout: Layout,
+    width: usize,
+    /// Lines in all.
+    count: usize,
 }
 
 /// A part of C that starts at a panel of A and a panel of B.
@@ -422,11 +426,11 @@ unsafe fn pack_both(pool: Option<&Pool>, kernel: Kernel, p: &Product, to_a: Opti
         match (chunk.checked_sub(chunks_a), to_a) {
             (None, Some(to)) => {
                 let first = chunk * step_a;
-                (first..panels_a.min(first + step_a)).for_each(|panel| kernel.pack_a(p, panel, to.at(0)));
+                kernel.pack_a(p, first..panels_a.min(first + step_a), to.at(0));
             }
             (Some(chunk), _) => {
                 let first = chunk * step_b;
-                (first..panels_b.min(first + step_b)).for_each(|panel| kernel.pack_b(p, panel, to_b.at(0)));
+                kernel.pack_b(p, first..panels_b.min(first + step_b), to_b.at(0));
             }
             (None, None) => unreachable!("without A there are no chunks of A"),
         }

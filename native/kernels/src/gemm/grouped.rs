@@ -4,6 +4,7 @@ use super::PACKED_UNITS;
 use super::{Compute, Kernel, MatIn, Product, Shared, block_shape, each, gemv, pack_step, product};
 use crate::scratch::Scratch;
 use crate::{Ctx, Pool};
+use std::ops::Range;
 
 /// y[r, :] (+)= W[e] · x[row(r), :] for the rows of each expert; with `trans_w`, W[e]ᵀ · x[row(r), :].
 pub struct GroupedMatmul<'a> {
@@ -66,9 +67,8 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let to = Shared(packed.as_mut_ptr());
     let step = pack_step(kernel.rows * units);
     each(Some(pool), total.div_ceil(step), &|chunk| {
-        for panel in chunk * step..total.min((chunk + 1) * step) {
-            let (i, local) = locate(&panels, panel);
-            unsafe { kernel.pack_a(&products[i], local, to.at(panels[i] * kernel.rows * units)) };
+        for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
+            unsafe { kernel.pack_a(&products[i], run, to.at(panels[i] * kernel.rows * units)) };
         }
     });
 
@@ -96,7 +96,7 @@ unsafe fn columns(kernel: Kernel, p: &Product, packed_a: *const u32) {
     let mut packed = Scratch::<u32>::take(panels * kernel.cols * units);
     let packed_b = packed.as_mut_ptr();
     unsafe {
-        (0..panels).for_each(|panel| kernel.pack_b(p, panel, packed_b));
+        kernel.pack_b(p, 0..panels, packed_b);
         kernel.block(&p.block(units, packed_a, packed_b));
     }
 }
@@ -172,13 +172,16 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let total = panels[products.len()];
     let step = pack_step(places[products.len()] / total.max(1) + 1);
     each(Some(pool), total.div_ceil(step), &|chunk| {
-        for panel in chunk * step..total.min((chunk + 1) * step) {
-            let (i, local) = locate(&panels, panel);
+        for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
             let p = &products[i];
+            // The panels of A stand before those of B.
+            let left = panels_a(p);
             unsafe {
-                match local.checked_sub(panels_a(p)) {
-                    None => kernel.pack_a(p, local, to.at(places[i])),
-                    Some(local) => kernel.pack_b(p, local, of_b(i)),
+                if run.start < left {
+                    kernel.pack_a(p, run.start..run.end.min(left), to.at(places[i]));
+                }
+                if run.end > left {
+                    kernel.pack_b(p, run.start.max(left) - left..run.end - left, of_b(i));
                 }
             }
         }
@@ -237,4 +240,19 @@ fn starts(products: &[Product], count: impl Fn(&Product) -> usize) -> Vec<usize>
 fn locate(starts: &[usize], number: usize) -> (usize, usize) {
     let i = starts.partition_point(|&start| start <= number) - 1;
     (i, number - starts[i])
+}
+
+/// The parts of `numbers` that one item owns each, counted from the item's first.
+fn runs(starts: &[usize], numbers: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let mut next = numbers.start;
+    std::iter::from_fn(move || {
+        if next >= numbers.end {
+            return None;
+        }
+        let (i, local) = locate(starts, next);
+        let end = numbers.end.min(starts[i + 1]);
+        let run = local..local + (end - next);
+        next = end;
+        Some((i, run))
+    })
 }

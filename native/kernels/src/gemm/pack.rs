@@ -92,21 +92,23 @@ pub fn round_bf16(x: f32) -> f32 {
     f32::from_bits(rounded_bits(x))
 }
 
-/// Packs one panel.
+/// Packs neighbouring panels.
 ///
 /// # Safety
-/// `to` has room for `width` lines of `units`; lines `first..first + lines` of `k` values exist; `isa` is available.
-pub unsafe fn panel(isa: Isa, p: &Panel) {
+/// `to` has room for whole panels; lines `first..first + lines` of `k` values exist; `isa` is available.
+pub unsafe fn panels(isa: Isa, p: &Panels) {
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512 {
-        return unsafe { avx512::panel(p) };
+        return unsafe { avx512::panels(p) };
     }
     let _ = isa;
-    unsafe { panel_plain(p) }
+    for panel in 0..p.lines.div_ceil(p.width) {
+        unsafe { panel_plain(&p.only(panel)) };
+    }
 }
 
-/// In plain code, for every layout.
-unsafe fn panel_plain(p: &Panel) {
+/// One panel in plain code, for every layout.
+unsafe fn panel_plain(p: &Panels) {
     unsafe {
         if p.unit == Unit::F32 && p.layout == Layout::Rows && p.src.dtype == Dtype::F32 {
             return panel_plain_f32(p);
@@ -132,7 +134,7 @@ unsafe fn panel_plain(p: &Panel) {
 }
 
 /// The commonest plain case, without branches in the inner loop.
-unsafe fn panel_plain_f32(p: &Panel) {
+unsafe fn panel_plain_f32(p: &Panels) {
     unsafe {
         if p.src.k_contiguous {
             for line in 0..p.width {
@@ -153,13 +155,13 @@ unsafe fn panel_plain_f32(p: &Panel) {
     }
 }
 
-/// One panel to be packed.
-pub struct Panel<'a> {
+/// Panels to be packed, one behind the other.
+pub struct Panels<'a> {
     pub src: Lines<'a>,
     pub unit: Unit,
     pub layout: Layout,
     pub width: usize,
-    /// First line and how many there are, at most `width`.
+    /// First line and how many there are; the last panel may be short of lines.
     pub first: usize,
     pub lines: usize,
     pub k: usize,
@@ -168,23 +170,33 @@ pub struct Panel<'a> {
     pub to: *mut u32,
 }
 
+impl Panels<'_> {
+    /// One of them.
+    #[inline(always)]
+    fn only(&self, panel: usize) -> Self {
+        let skip = panel * self.width;
+        let to = self.to.wrapping_add(skip * self.units);
+        Self { first: self.first + skip, lines: self.width.min(self.lines - skip), to, ..*self }
+    }
+}
+
 /// Packing with AVX-512: 16 lines by 16 units at a time, in registers.
 #[cfg(target_arch = "x86_64")]
 pub mod avx512 {
-    use super::{Layout, Lines, Panel, Unit};
+    use super::{Layout, Lines, Panels, Unit};
     use crate::gemm::Dtype;
     use std::arch::x86_64::*;
 
     /// # Safety
-    /// As for [`super::panel`]; AVX-512 is available, and its BF16 part for pairs.
-    pub unsafe fn panel(p: &Panel) {
+    /// As for [`super::panels`]; AVX-512 is available, and its BF16 part for pairs.
+    pub unsafe fn panels(p: &Panels) {
         unsafe {
             match (p.unit, p.src.dtype) {
-                (Unit::F32, Dtype::F32) => f32_units::panel::<false>(p),
-                (Unit::F32 | Unit::Rounded, Dtype::Bf16) => f32_units::panel::<true>(p),
-                (Unit::Rounded, Dtype::F32) => rounded_units::panel::<false>(p),
-                (Unit::Pair, Dtype::F32) => pair_units::panel::<false>(p),
-                (Unit::Pair, Dtype::Bf16) => pair_units::panel::<true>(p),
+                (Unit::F32, Dtype::F32) => f32_units::panels::<false>(p),
+                (Unit::F32 | Unit::Rounded, Dtype::Bf16) => f32_units::panels::<true>(p),
+                (Unit::Rounded, Dtype::F32) => rounded_units::panels::<false>(p),
+                (Unit::Pair, Dtype::F32) => pair_units::panels::<false>(p),
+                (Unit::Pair, Dtype::Bf16) => pair_units::panels::<true>(p),
             }
         }
     }
@@ -257,26 +269,37 @@ pub mod avx512 {
     macro_rules! packer {
         ($name:ident, $features:literal) => {
             #[target_feature(enable = $features)]
-            pub unsafe fn panel<const BF16: bool>(p: &Panel) {
-                let units = p.units;
-                for u in (0..units).step_by(16) {
-                    for group in (0..p.width).step_by(16) {
-                        let lines = p.lines.saturating_sub(group).min(16);
-                        let mut v = [_mm512_setzero_si512(); 16];
-                        unsafe {
-                            load::<BF16>(p, u, p.first + group, lines, &mut v);
-                            if p.src.k_contiguous == (p.layout == Layout::Rows) {
-                                transpose(&mut v);
-                            }
-                            store(p, u, units, group, &v);
+            pub unsafe fn panels<const BF16: bool>(p: &Panels) {
+                let count = p.lines.div_ceil(p.width);
+                let steps = p.units.div_ceil(16);
+                // In the order in which the source lies.
+                for i in 0..count * steps {
+                    let (panel, step) =
+                        if p.src.k_contiguous { (i / steps, i % steps) } else { (i % count, i / count) };
+                    unsafe { block::<BF16>(&p.only(panel), 16 * step) };
+                }
+            }
+
+            /// 16 units of all lines of a panel.
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn block<const BF16: bool>(p: &Panels, u: usize) {
+                for group in (0..p.width).step_by(16) {
+                    let lines = p.lines.saturating_sub(group).min(16);
+                    let mut v = [_mm512_setzero_si512(); 16];
+                    unsafe {
+                        load::<BF16>(p, u, p.first + group, lines, &mut v);
+                        if p.src.k_contiguous == (p.layout == Layout::Rows) {
+                            transpose(&mut v);
                         }
+                        store(p, u, group, &v);
                     }
                 }
             }
 
             #[inline]
             #[target_feature(enable = $features)]
-            unsafe fn load<const BF16: bool>(p: &Panel, u: usize, line: usize, lines: usize, v: &mut [__m512i; 16]) {
+            unsafe fn load<const BF16: bool>(p: &Panels, u: usize, line: usize, lines: usize, v: &mut [__m512i; 16]) {
                 let left = p.k - u * UNIT_VALUES;
                 unsafe {
                     if p.src.k_contiguous {
@@ -297,14 +320,14 @@ pub mod avx512 {
 
             #[inline]
             #[target_feature(enable = $features)]
-            unsafe fn store(p: &Panel, u: usize, units: usize, group: usize, v: &[__m512i; 16]) {
+            unsafe fn store(p: &Panels, u: usize, group: usize, v: &[__m512i; 16]) {
                 unsafe {
                     if p.layout == Layout::Tiles {
                         let to = p.to.add(u * p.width + group * 16);
                         for i in 0..16 {
                             _mm512_storeu_si512(to.add(16 * i).cast(), v[i]);
                         }
-                    } else if p.width - group >= 16 && u + 16 <= units {
+                    } else if p.width - group >= 16 && u + 16 <= p.units {
                         let to = p.to.add(u * p.width + group);
                         for i in 0..16 {
                             _mm512_storeu_si512(to.add(p.width * i).cast(), v[i]);
@@ -312,7 +335,7 @@ pub mod avx512 {
                     } else {
                         let to = p.to.add(u * p.width + group);
                         let mask = mask16(p.width - group);
-                        for i in 0..16.min(units - u) {
+                        for i in 0..16.min(p.units - u) {
                             _mm512_mask_storeu_epi32(to.add(p.width * i).cast(), mask, v[i]);
                         }
                     }

@@ -43,13 +43,12 @@ impl PackedTiles {
         assert!(needed <= self.room, "a packed tile has room for {} units, got {needed}", self.room);
         self.sizes[tile] = (lines, k);
         let to = self.words[tile * self.room..].as_mut_ptr();
-        for panel in 0..lines.div_ceil(width) {
-            // SAFETY: the panel's lines exist by the caller's promise, and there is room by the check.
-            unsafe {
-                match self.side {
-                    Side::Left => self.kernel.pack_a(&product, panel, to),
-                    Side::Right => self.kernel.pack_b(&product, panel, to),
-                }
+        let panels = 0..lines.div_ceil(width);
+        // SAFETY: the lines exist by the caller's promise, and there is room by the check.
+        unsafe {
+            match self.side {
+                Side::Left => self.kernel.pack_a(&product, panels, to),
+                Side::Right => self.kernel.pack_b(&product, panels, to),
             }
         }
     }
