@@ -79,12 +79,18 @@ for (const variant of flags.torch.split(",").filter(Boolean)) {
   peers.push(peer);
 }
 const loads: number[] = [];
+/** Idle threads of the side that has just worked may spin for a while before they sleep. */
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 400));
 for (let round = 0; round < rounds; round++) {
   loads.push(loadavg()[0]!);
   for (const { name, trainer } of trainers) {
+    await settle();
     for (let i = 0; i < steps; i++) record(name, (await trainer.step()).tokensPerSec);
   }
-  for (const peer of peers) record(peer.name, (await peer.ask(steps)).median_tokens_per_sec as number);
+  for (const peer of peers) {
+    await settle();
+    record(peer.name, (await peer.ask(steps)).median_tokens_per_sec as number);
+  }
 }
 for (const peer of peers) peer[Symbol.dispose]();
 

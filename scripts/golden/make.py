@@ -7,7 +7,6 @@ Versions are pinned in requirements.txt; the run needs no network and no acceler
 
 import hashlib
 import json
-import math
 import platform
 import struct
 import sys

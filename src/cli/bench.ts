@@ -2,7 +2,7 @@
 
 import { Command } from "commander";
 import { measureRoof } from "../kernels/node.ts";
-import { integer } from "./options.ts";
+import { checkThreads, integer } from "./options.ts";
 import { print, printJson } from "./output.ts";
 
 export function benchCommand(): Command {
@@ -14,6 +14,7 @@ export function benchCommand(): Command {
 }
 
 function bench({ threads, json = false }: { threads?: number; json?: boolean }): void {
+  if (threads !== undefined) checkThreads(threads);
   const roof = measureRoof(threads);
   if (json) return printJson(roof);
   for (const { name, value, unit, percentOfPeak } of roof) {

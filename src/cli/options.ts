@@ -52,7 +52,11 @@ export function assignments(pairs: readonly string[]): Record<string, unknown> {
     pairs.map((pair) => {
       const at = pair.indexOf("=");
       if (at <= 0) throw new ConfigError("--set", "must be key=value", pair, "for example --set lr=1e-3");
-      return [pair.slice(0, at), parseValue(pair.slice(at + 1))];
+      const value = parseValue(pair.slice(at + 1));
+      if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+        throw new ConfigError("--set", "must give one value or a list", pair, "for example --set training.lr=1e-3");
+      }
+      return [pair.slice(0, at), value];
     }),
   );
 }
@@ -68,18 +72,18 @@ function parseValue(text: string): unknown {
 /** More threads than cores only take turns; a few are allowed so that a run can be repeated from a larger machine. */
 const MIN_MOST_THREADS = 16;
 
+/** @throws ConfigError for more threads than this machine can use. */
+export function checkThreads(threads: number): void {
+  const most = Math.max(MIN_MOST_THREADS, availableParallelism());
+  if (threads <= most) return;
+  const rule = `must be at most ${most} on this machine`;
+  throw new ConfigError("threads", rule, threads, "leave it out to use every core");
+}
+
 /** The native backend with the threads and instruction set that a run configuration asks for. */
 export function openBackend(runtime: { threads?: number | null; isa?: string | null }): NativeBackend {
   const { threads, isa } = runtime;
-  const most = Math.max(MIN_MOST_THREADS, availableParallelism());
-  if (typeof threads === "number" && threads > most) {
-    throw new ConfigError(
-      "threads",
-      `must be at most ${most} on this machine`,
-      threads,
-      "leave it out to use every core",
-    );
-  }
+  if (typeof threads === "number") checkThreads(threads);
   return createNativeBackend({
     ...(threads === undefined || threads === null || threads === 0 ? {} : { threads }),
     ...(isa === undefined || isa === null || isa === "auto" ? {} : { isa }),

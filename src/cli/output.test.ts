@@ -62,4 +62,5 @@ test("an assignment is JSON where it can be, else text, and keeps what follows t
     stop: "a=b",
     isa: null,
   });
+  expect(() => assignments(['training={"lr":1}'])).toThrow("--set: must give one value or a list");
 });

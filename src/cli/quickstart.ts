@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { Command } from "commander";
+import type { RuntimeConfig } from "../config/index.ts";
 import { CORPORA, findCorpus } from "../data/index.ts";
 import { openEngine } from "../infer/node.ts";
 import type { EvalReport } from "../train/index.ts";
@@ -45,7 +46,7 @@ async function quickstart(options: QuickstartOptions): Promise<void> {
     print(`stopped after step ${result.steps}; go on with: npx fathom train --resume ${out}`);
     return;
   }
-  await writeSample(out, name);
+  await writeSample(out, name, job.config.runtime);
   conclude(out, result.evaluations);
 }
 
@@ -62,8 +63,8 @@ const PROMPTS: Readonly<Record<string, string>> = {
 const SAMPLE = { maxTokens: 120, temperature: 0.8, topP: 0.95, seed: 1 };
 
 /** Loads the saved run back and lets it write. */
-async function writeSample(folder: string, corpus: string): Promise<void> {
-  using backend = openBackend({});
+async function writeSample(folder: string, corpus: string, runtime: RuntimeConfig): Promise<void> {
+  using backend = openBackend(runtime);
   using engine = await openEngine({ folder, backend, now: () => performance.now() });
   if (corpus === "tang") {
     print(await scoreVerses(engine));

@@ -8,7 +8,7 @@ import { print, printJson } from "./output.ts";
 export function tokenizeCommand(): Command {
   return new Command("tokenize")
     .description("show how a tokenizer cuts a text")
-    .requiredOption("--model <dir>", "a run folder, a checkpoint, or any folder with tokenizer.json")
+    .requiredOption("--model <dir>", "a run folder, a checkpoint, or a Hugging Face model folder")
     .argument("<text>", "text to cut")
     .option("--json", "one JSON object on stdout")
     .action(tokenize);

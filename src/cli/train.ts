@@ -11,7 +11,7 @@ import { assignments, collect, integer } from "./options.ts";
 import { print } from "./output.ts";
 import { defaultOut, runTraining, type TrainingJob } from "./training.ts";
 
-interface TrainOptions {
+export interface TrainOptions {
   readonly preset?: string;
   readonly corpus?: string;
   readonly data?: string[];
@@ -60,14 +60,9 @@ async function train(options: TrainOptions): Promise<void> {
 }
 
 /** Settings of flags, to be laid over a preset or a saved run. */
-function flagSettings({ steps, scheduleSteps, seed, threads, set = [] }: TrainOptions): Record<string, unknown> {
-  return {
-    ...assignments(set),
-    ...(steps === undefined ? {} : { steps }),
-    ...(scheduleSteps === undefined ? {} : { schedule_steps: scheduleSteps }),
-    ...(seed === undefined ? {} : { training: { seed } }),
-    ...(threads === undefined ? {} : { threads }),
-  };
+export function flagSettings({ steps, scheduleSteps, seed, threads, set = [] }: TrainOptions): Record<string, unknown> {
+  // By section, so that a flag and a --set of the same parameter stand side by side and must agree.
+  return { ...assignments(set), training: { steps, scheduleSteps, seed }, runtime: { threads } };
 }
 
 /** @throws ConfigError when the run folder holds a run already, or a setting is wrong. */
@@ -82,7 +77,12 @@ export function newRun(
   }
   const withSettings = (more: Record<string, unknown>): ResolvedConfig =>
     resolveConfig(options.name, { ...settings, ...more });
-  return { config: withSettings({}), withSteps: (steps) => withSettings({ steps }), ...options };
+  const config = withSettings({});
+  if (config.model.dtype !== "f32") {
+    const rule = "must be f32 in training, which saves the weights as it keeps them";
+    throw new ConfigError("dtype", rule, config.model.dtype, "add --set dtype=f32");
+  }
+  return { config, withSteps: (steps) => withSettings({ steps }), ...options };
 }
 
 function newJob(options: TrainOptions): TrainingJob {
@@ -119,8 +119,8 @@ async function resumedJob(options: TrainOptions, path: string): Promise<Training
   }
   const resume = await SavedRun.open(path);
   const saved = JSON.parse(toJson(resume.config)) as Record<string, unknown>;
-  const withSteps = (steps: number): ResolvedConfig => resolveConfig(saved, { ...flagSettings(options), steps });
-  const config = withSteps(options.steps ?? resume.config.training.steps);
+  const withSteps = (steps: number): ResolvedConfig => resolveConfig(saved, flagSettings({ ...options, steps }));
+  const config = resolveConfig(saved, flagSettings(options));
   checkStepsAhead(config.training.steps, resume);
   resume.checkConfig(config);
   return { config, withSteps, data: resume.data, out: resume.runFolder, resume, json: options.json ?? false };

@@ -58,7 +58,7 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   job.resume?.checkData(dataset.id);
   const folder = new CheckpointFolder(job.out, job.config.training.keepLast);
   await folder.create();
-  const backend = openBackend(job.config.runtime);
+  using backend = openBackend(job.config.runtime);
   const create = (config: ResolvedConfig): Trainer =>
     new Trainer({
       backend,

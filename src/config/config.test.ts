@@ -527,6 +527,9 @@ describe("config.json of Hugging Face", () => {
     expect(message({ ...v3, rope_scaling: { type: "yarn", factor: 2, attention_factor: 1 } })).toMatchInlineSnapshot(
       `"rope_scaling.attention_factor: must be absent, got 1; give mscale and mscale_all_dim"`,
     );
+    expect(message({ ...v3, rope_scaling: { type: "yarn" } })).toMatchInlineSnapshot(
+      `"rope_scaling.factor: must be given with yarn, got "none""`,
+    );
     expect(message({ ...v3, hidden_size: "wide" })).toMatchInlineSnapshot(
       `"model.dim: must be a whole number of at least 1, got "wide"; the default is 2048"`,
     );

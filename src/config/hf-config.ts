@@ -176,6 +176,9 @@ function readRope(config: Json): Partial<ModelSettings> {
   if (type !== "yarn") {
     throw new ConfigError("rope_scaling.rope_type", "must be yarn or default", type);
   }
+  if (rope.factor === undefined || rope.factor === null) {
+    throw new ConfigError("rope_scaling.factor", "must be given with yarn", rope.factor ?? "none");
+  }
   if (rope.attention_factor !== undefined && rope.attention_factor !== null) {
     throw new ConfigError(
       "rope_scaling.attention_factor",

@@ -41,7 +41,7 @@ function nano(): RunSettings {
       routerBiasSpeed: 5e-3,
       dtype: "f32",
     },
-    training: { seqLen: 256, batchSize: 4, steps: 900, lr: 4e-3, precision: "bf16" },
+    training: { seqLen: 256, batchSize: 4, steps: 1200, lr: 4e-3, precision: "bf16" },
   };
 }
 

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { ConfigError, invariant } from "../core/errors.ts";
+import { digest } from "./digest.ts";
 import { createWhole } from "./disk.ts";
 import type { ReportProgress } from "./progress.ts";
 import { SHARD_VERSION, ShardWriter, TokenShard } from "./shards.ts";
@@ -75,7 +76,7 @@ export async function openDataset(options: DatasetOptions): Promise<TokenDataset
 
 function cacheKey({ source, encoder, validationFraction }: DatasetOptions): string {
   const parts = [SHARD_VERSION, source.id, encoder.id, encoder.bosId, encoder.eosId, validationFraction];
-  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
+  return digest(parts).slice(0, 32);
 }
 
 async function writeDataset(folder: string, options: DatasetOptions): Promise<void> {
@@ -101,9 +102,9 @@ async function writeDataset(folder: string, options: DatasetOptions): Promise<vo
     const cure = "give more files, or text longer than 16 KiB in one";
     throw new ConfigError("data", "must hold at least 2 documents, one to train on and one held out", documents, cure);
   }
-  const digest = hash.digest();
-  train.finish(digest);
-  validation.finish(digest);
+  const whole = hash.digest();
+  train.finish(whole);
+  validation.finish(whole);
 }
 
 /** The text's UTF-8 bytes, by which losses are measured, and which its tokens must spell. */

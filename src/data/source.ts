@@ -1,11 +1,11 @@
 /** Where documents come from. A source streams them; none holds a corpus in memory. */
 
-import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { glob } from "tinyglobby";
 import { ConfigError, FormatError, IoError } from "../core/errors.ts";
 import type { Corpus } from "./catalogue.ts";
+import { digest } from "./digest.ts";
 import { type FetchOptions, fetchCorpus } from "./fetch.ts";
 import { readLines, readPieces } from "./text-file.ts";
 
@@ -112,8 +112,4 @@ async function* unlessEmpty(name: string, documents: AsyncIterable<string>): Asy
     yield text;
   }
   if (empty) throw new ConfigError("data", "must hold some text (every document is blank)", name, "give other files");
-}
-
-function digest(value: unknown): string {
-  return createHash("sha256").update(JSON.stringify(value)).digest("hex");
 }

@@ -3,6 +3,8 @@
  * slow or torn. `node.ts` has the real one. Every failure is an IoError.
  */
 
+import { FormatError } from "../core/errors.ts";
+
 export interface ReadableFile {
   readonly path: string;
   readonly bytes: number;
@@ -34,6 +36,25 @@ export interface FilePort {
   remove(path: string): Promise<void>;
   /** Resolves when the names in a folder are on the disk. */
   syncFolder(path: string): Promise<void>;
+}
+
+/** The largest published tokenizer.json is about 35 MB; a larger text is something else. */
+const MAX_TEXT_BYTES = 256 * 2 ** 20;
+
+/** A file's text. @throws IoError when it cannot be read, FormatError when it is not UTF-8 or over 256 MiB. */
+export async function readText(port: FilePort, path: string): Promise<string> {
+  const file = await port.openRead(path);
+  try {
+    if (file.bytes > MAX_TEXT_BYTES) {
+      throw new FormatError(path, `must have at most ${MAX_TEXT_BYTES} bytes`, { got: file.bytes });
+    }
+    return new TextDecoder("utf-8", { fatal: true }).decode(await file.read(0, file.bytes));
+  } catch (error) {
+    if (error instanceof TypeError) throw new FormatError(path, "must be UTF-8 text");
+    throw error;
+  } finally {
+    await file.close();
+  }
 }
 
 /** Writes a whole file so that a crash leaves the old one or the new one, never a part. */

@@ -1,6 +1,6 @@
 /** File formats: safetensors. Only bytes, names, shapes and dtypes; what they mean is said elsewhere. */
 
-export { writeWhole, type FilePort, type ReadableFile, type WritableFile } from "./file-port.ts";
+export { readText, writeWhole, type FilePort, type ReadableFile, type WritableFile } from "./file-port.ts";
 export {
   readSafetensorsHeader,
   tensorBytes,

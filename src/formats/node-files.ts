@@ -27,7 +27,10 @@ async function attempt<T>(path: string, rule: string, action: () => Promise<T>):
 
 async function openRead(path: string): Promise<ReadableFile> {
   const handle = await attempt(path, "must be a readable file", () => open(path, "r"));
-  const { size } = await attempt(path, "must be a readable file", () => handle.stat());
+  const { size } = await attempt(path, "must be a readable file", () => handle.stat()).catch(async (error: unknown) => {
+    await handle.close();
+    throw error;
+  });
   return {
     path,
     bytes: size,

@@ -77,7 +77,9 @@ async function readIndex(port: FilePort, path: string): Promise<Map<string, stri
       throw new FormatError(path, `must name a file of the same folder for ${name}`, { got: shard });
     }
     const file = `${folderOf(path)}/${shard}`;
-    shards.set(file, [...(shards.get(file) ?? []), name]);
+    const names = shards.get(file);
+    if (names === undefined) shards.set(file, [name]);
+    else names.push(name);
   }
   return shards;
 }

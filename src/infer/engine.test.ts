@@ -12,7 +12,7 @@ import {
 } from "../../test/helpers/random-model.ts";
 import { testBackends } from "../../test/helpers/backends.ts";
 import { resolveConfig, type GenerationConfig } from "../config/index.ts";
-import { createReferenceBackend, type Backend } from "../kernels/index.ts";
+import { createReferenceBackend, decodeCalls, type Backend } from "../kernels/index.ts";
 import type { ParameterSet } from "../model/index.ts";
 import { Scope } from "../tensor/index.ts";
 import type { TextCodec } from "./engine.ts";
@@ -37,13 +37,14 @@ function settings(overrides: Partial<GenerationConfig> = {}): GenerationConfig {
 interface OpenOptions {
   readonly backend?: Backend;
   readonly eosId?: number;
+  readonly gemmImpl?: "f32" | "bf16";
   /** The id that the decoder gets for the i-th generated one; the same one when left out. */
   readonly shown?: (id: number, i: number) => number;
 }
 
 /** An engine, and the ids that its decoder got in the last generation. */
 async function open(options: OpenOptions = {}): Promise<{ engine: Engine; ids: number[] }> {
-  const { backend = createReferenceBackend(), eosId = -1, shown = (id) => id } = options;
+  const { backend = createReferenceBackend(), eosId = -1, gemmImpl = "f32", shown = (id) => id } = options;
   const ids: number[] = [];
   const createDecoder: TextCodec["createDecoder"] = () => {
     const decoder = tokenizer.createDecoder();
@@ -53,9 +54,32 @@ async function open(options: OpenOptions = {}): Promise<{ engine: Engine; ids: n
   const codec: TextCodec = { bosId: tokenizer.bosId, eosId, encode: (text) => tokenizer.encode(text), createDecoder };
   const loadParameters = (scope: Scope): ParameterSet => randomParameters(scope, config, 6);
   let clock = 0;
-  const engine = await Engine.open({ backend, settings: MODEL, codec, loadParameters, now: () => (clock += 500) });
+  const settings = { ...MODEL, runtime: { ...MODEL.runtime, gemmImpl } };
+  const engine = await Engine.open({ backend, settings, codec, loadParameters, now: () => (clock += 500) });
   return { engine, ids };
 }
+
+test("BOS stands before a prompt once, also when the prompt begins with it", async () => {
+  const { engine } = await open();
+  using _ = engine;
+  for (const prompt of ["ab", "<｜begin▁of▁sentence｜>ab"]) {
+    expect(endOf(await collect(engine.generate(prompt, settings({ maxTokens: 1 })))).promptTokens).toBe(3);
+  }
+});
+
+test.each(["f32", "bf16"] as const)("products multiply in gemm_impl %s", async (gemmImpl) => {
+  const backend = createReferenceBackend();
+  const run = backend.run.bind(backend);
+  const computes = new Set<number>();
+  backend.run = (words) => {
+    for (const { name, numbers } of decodeCalls(words)) if (name === "groupedMatmul") computes.add(numbers.compute!);
+    run(words);
+  };
+  const { engine } = await open({ backend, gemmImpl });
+  using _ = engine;
+  await collect(engine.generate("ab", settings({ maxTokens: 2 })));
+  expect([...computes]).toEqual([gemmImpl === "bf16" ? 1 : 0]);
+});
 
 function endOf(pieces: readonly Piece[]): GenerationEnd {
   expect(pieces.filter(({ end }) => end !== undefined)).toHaveLength(1);

@@ -6,7 +6,7 @@ import { Rng } from "../core/rng.ts";
 import { nextTurn } from "../core/turn.ts";
 import type { Backend } from "../kernels/index.ts";
 import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
-import { Scope, type Compute, type Tensor } from "../tensor/index.ts";
+import { Scope, type Tensor } from "../tensor/index.ts";
 import { KvCache, type CachedSequence } from "./kv-cache.ts";
 import { sample } from "./sampler.ts";
 import { StopWatch } from "./stop.ts";
@@ -28,7 +28,6 @@ export interface EngineOptions {
   readonly codec: TextCodec;
   /** Allocates and fills the parameters in the scope that it is given. */
   readonly loadParameters: (scope: Scope) => ParameterSet | Promise<ParameterSet>;
-  readonly compute?: Compute;
   /** Clock in milliseconds. */
   readonly now: () => number;
 }
@@ -76,7 +75,7 @@ export class Engine implements Disposable {
   }
 
   static async open(options: EngineOptions): Promise<Engine> {
-    const scope = Scope.root(options.backend, { compute: options.compute ?? "f32" });
+    const scope = Scope.root(options.backend, { compute: options.settings.runtime.gemmImpl });
     try {
       return new Engine(scope, await options.loadParameters(scope), options);
     } catch (error) {
@@ -91,7 +90,9 @@ export class Engine implements Disposable {
    * @throws ConfigError when the prompt fills the context.
    */
   async *generate(prompt: string, options: GenerationConfig, signal?: AbortSignal): AsyncGenerator<Piece> {
-    const ids = [this.#codec.bosId, ...Array.from(this.#codec.encode(prompt))];
+    const { bosId } = this.#codec;
+    const given = Array.from(this.#codec.encode(prompt));
+    const ids = given[0] === bosId ? given : [bosId, ...given];
     const { maxSeqLen } = this.config;
     if (ids.length >= maxSeqLen) {
       const rule = `must have at most ${maxSeqLen - 2} tokens, since the context holds ${maxSeqLen} with BOS and an answer`;

@@ -19,6 +19,16 @@ import { Storage } from "./storage.ts";
 import type { Tape } from "./tape.ts";
 import { Tensor, sizeOf, type Shape } from "./tensor.ts";
 
+/** The operands of each kernel that are state and change in place. */
+const STATE_OPERANDS = Object.fromEntries(
+  Object.entries(KERNELS).map(([name, { operands }]) => [
+    name,
+    Object.entries(operands)
+      .filter(([, role]) => role.startsWith("io"))
+      .map(([key]) => key),
+  ]),
+) as unknown as Record<KernelName, readonly string[]>;
+
 /** How matrix products multiply: f32, or factors rounded to bf16 with f32 accumulation. */
 export type Compute = "f32" | "bf16";
 
@@ -103,8 +113,7 @@ export class Scope implements Disposable {
 
   /** Runs one kernel. Operands marked `io` count as written state. */
   run<K extends KernelName>(name: K, operands: KernelOperands<K>, numbers: KernelNumbers<K>): void {
-    for (const [key, role] of Object.entries(KERNELS[name].operands)) {
-      if (!role.startsWith("io")) continue;
+    for (const key of STATE_OPERANDS[name]) {
       const operand = (operands as Record<string, unknown>)[key];
       if (operand instanceof Tensor) operand.storage.version++;
     }

@@ -5,10 +5,17 @@
  */
 
 import { dirname, join } from "node:path";
-import { readFile } from "node:fs/promises";
-import { configHash, diffConfigs, hfConfigText, toJson, type ResolvedConfig, type RunConfig } from "../config/index.ts";
+import {
+  configHash,
+  diffConfigs,
+  hfConfigText,
+  toJson,
+  type GenerationConfig,
+  type ResolvedConfig,
+  type RunConfig,
+} from "../config/index.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
-import { writeSafetensors, writeWhole, type FilePort, type TensorSource } from "../formats/index.ts";
+import { readText, writeSafetensors, writeWhole, type FilePort, type TensorSource } from "../formats/index.ts";
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
 import { loadWeights, readTensor, tensorSource, weightSources } from "../model/index.ts";
 import { LATEST, readModelConfig, resolveModelFolder } from "../model/node.ts";
@@ -104,12 +111,6 @@ async function writeCheckpoint(port: FilePort, folder: string, trainer: Trainer,
   const { tokenizer, config } = run;
   await port.makeFolder(join(folder, "trainer"));
   const tokens = { bos: tokenizer.bosId, eos: tokenizer.eosId };
-  const generation = {
-    bos_token_id: tokens.bos,
-    eos_token_id: tokens.eos,
-    do_sample: true,
-    temperature: config.generation.temperature,
-  };
   const state: StateFile = {
     version: 1,
     ...trainer.state,
@@ -118,8 +119,9 @@ async function writeCheckpoint(port: FilePort, folder: string, trainer: Trainer,
     dataset: run.dataset,
   };
   const files: [string, string][] = [
-    ["config.json", hfConfigText(config.model, tokens)],
-    ["generation_config.json", pretty(generation)],
+    // The weights are stored as they are trained.
+    ["config.json", hfConfigText({ ...config.model, dtype: "f32", scaleFmt: null }, tokens)],
+    ["generation_config.json", pretty(hfGeneration(config.generation, tokens))],
     ["tokenizer.json", tokenizer.toJson()],
     ["tokenizer_config.json", tokenizer.toConfigJson()],
     ["fathom.json", toJson(config)],
@@ -133,6 +135,18 @@ async function writeCheckpoint(port: FilePort, folder: string, trainer: Trainer,
   ]);
   await writeSafetensors(port, join(folder, MOMENTS), moments);
   await port.syncFolder(folder);
+}
+
+/** The object that `generation_config.json` holds; transformers wants no temperature where nothing is drawn. */
+function hfGeneration(settings: GenerationConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
+  const { maxTokens, temperature, topK, topP, repetitionPenalty } = settings;
+  return {
+    bos_token_id: tokens.bos,
+    eos_token_id: tokens.eos,
+    max_new_tokens: maxTokens,
+    repetition_penalty: repetitionPenalty,
+    ...(temperature === 0 ? { do_sample: false } : { do_sample: true, temperature, top_k: topK, top_p: topP }),
+  };
 }
 
 function pretty(value: unknown): string {
@@ -178,7 +192,7 @@ export class SavedRun {
       });
     }
     const config = await readModelConfig(folder);
-    const state = parseState(await readFile(file, "utf8"), file);
+    const state = parseState(await readText(nodeFiles, file), file);
     if (state.config !== configHash(config)) {
       throw new FormatError(join(folder, "fathom.json"), "must be the configuration that the run was saved with", {
         got: configHash(config),

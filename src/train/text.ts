@@ -1,11 +1,16 @@
 /** From a source of documents to token files: a tokenizer is trained on its training documents or taken from the cache. */
 
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createSplit } from "../data/index.ts";
-import { openDataset, type DocumentEncoder, type Source, type TokenDataset } from "../data/node.ts";
+import {
+  createWhole,
+  digest,
+  openDataset,
+  type DocumentEncoder,
+  type Source,
+  type TokenDataset,
+} from "../data/node.ts";
 import type { ReportProgress } from "../data/index.ts";
 import type { Tokenizer } from "../tokenizer/index.ts";
 import { loadTokenizer, saveTokenizer, trainTokenizer } from "../tokenizer/node.ts";
@@ -45,15 +50,14 @@ export async function prepareText(options: TextOptions): Promise<PreparedText> {
 /** Trained on the documents that are not held out, so that validation text has no say in the vocabulary. */
 async function cachedTokenizer(options: TextOptions): Promise<Tokenizer> {
   const { source, vocabSize, valFraction, cacheDir } = options;
-  const key = hash([TOKENIZER_VERSION, source.id, vocabSize, valFraction]).slice(0, 32);
+  const key = digest([TOKENIZER_VERSION, source.id, vocabSize, valFraction]).slice(0, 32);
   const folder = join(cacheDir, "tokenizers", key);
   if (existsSync(folder)) return loadTokenizer(folder);
   const tokenizer = await trainTokenizer(trainingDocuments(source, valFraction), { vocabSize });
-  await mkdir(join(cacheDir, "tokenizers"), { recursive: true });
-  const unfinished = await mkdtemp(`${folder}-`);
-  await saveTokenizer(tokenizer, unfinished);
-  // Another process may have been first; its tokenizer is the same.
-  await rename(unfinished, folder).catch(() => rm(unfinished, { recursive: true }));
+  await createWhole(folder, async (unfinished) => {
+    await saveTokenizer(tokenizer, unfinished);
+    return unfinished;
+  });
   return tokenizer;
 }
 
@@ -63,18 +67,17 @@ async function* trainingDocuments(source: Source, valFraction: number): AsyncGen
   for await (const document of source.documents()) if (!isHeldOut(number++)) yield document;
 }
 
+/** A document that spells a special token is text about it, not one. */
+const PLAIN = { allowSpecial: false } as const;
+
 function documentEncoder(tokenizer: Tokenizer, tokenBytes: Uint32Array): DocumentEncoder {
   return {
-    id: hash([tokenizer.toJson()]),
+    id: digest([tokenizer.toJson()]),
     vocabSize: tokenizer.vocabSize,
     bosId: tokenizer.bosId,
     eosId: tokenizer.eosId,
     tokenBytes,
-    encode: (text) => tokenizer.encode(text),
-    encodeMany: (texts) => tokenizer.encodeMany(texts),
+    encode: (text) => tokenizer.encode(text, PLAIN),
+    encodeMany: (texts) => tokenizer.encodeMany(texts, PLAIN),
   };
-}
-
-function hash(parts: readonly unknown[]): string {
-  return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
 }

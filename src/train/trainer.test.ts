@@ -508,6 +508,35 @@ describe("a checkpoint", () => {
     );
   });
 
+  test("says in Hugging Face's files what it is: f32 weights, and how text is drawn", async () => {
+    const read = async (path: string, name: string): Promise<unknown> =>
+      JSON.parse(await readFile(join(path, name), "utf8"));
+    using drawn = trainerOf(configOf({ dtype: "bf16", temperature: 0.5, top_p: 0.9 }));
+    const first = await save(drawn);
+    expect(await read(first, "config.json")).toMatchObject({ torch_dtype: "float32" });
+    expect(await read(first, "generation_config.json")).toEqual({
+      bos_token_id: 0,
+      eos_token_id: 1,
+      max_new_tokens: 200,
+      repetition_penalty: 1,
+      do_sample: true,
+      temperature: 0.5,
+      top_k: 0,
+      top_p: 0.9,
+    });
+    using greedy = trainerOf(configOf({ temperature: 0 }));
+    const second = await save(greedy);
+    expect(await read(second, "generation_config.json")).toMatchObject({ do_sample: false });
+    expect(await read(second, "generation_config.json")).not.toHaveProperty("temperature");
+  });
+
+  test("that `latest` names and that is gone is a FormatError", async () => {
+    await writeFile(join(folder, "latest"), "step-00000009\n");
+    expect(await failure(SavedRun.open(folder))).toMatchInlineSnapshot(
+      `"FormatError: RUN/latest: must name a checkpoint beside it, got "step-00000009"; write into it the name of a checkpoint that is there"`,
+    );
+  });
+
   test("is not found in an empty folder", async () => {
     expect(await failure(SavedRun.open(folder))).toMatchInlineSnapshot(
       `"IoError: RUN: must be a run folder or a model folder with config.json; train one with fathom train, or check the path"`,

@@ -1,6 +1,6 @@
 /** What the README and the examples promise, tried as they stand. */
 
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Workspace, root, writeTexts } from "../helpers/cli.ts";
@@ -88,7 +88,7 @@ describe("the README", () => {
   test("points at files that there are", () => {
     const paths = [...README.matchAll(/`((?:src|native|bench|test|examples)\/[\w./-]+)`/g)].map((match) => match[1]!);
     expect(paths.length).toBeGreaterThan(5);
-    for (const path of paths) expect(() => readdirSync(join(root, path, "..")), path).not.toThrow();
+    for (const path of paths) expect(existsSync(join(root, path)), path).toBe(true);
   });
 });
 

@@ -8,6 +8,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+#[allow(clippy::needless_range_loop)] // registers, not slices
 mod gemv;
 mod grouped;
 mod micro;
@@ -186,11 +187,9 @@ struct Kernel {
     layout: Layout,
     /// Lines of a panel of B, which is always laid out in rows.
     cols: usize,
-    /// Units of k in one pass over a block of C.
-    k_block: usize,
 }
 
-/// Units of k in one pass: a panel of 32 columns then takes 32 KiB of L1.
+/// Units of k in one pass over a block of C: the panel that stays in L1 then takes 32 KiB of it, or 48 with tiles.
 const K_BLOCK: usize = 256;
 /// Rows and columns of a block of C, at most, so that its panels for one pass fit into L2.
 const BLOCK: usize = 256;
@@ -207,8 +206,7 @@ impl Kernel {
     fn of(isa: Isa, compute: Compute) -> Self {
         use micro::{avx2, avx512};
         let unit = if compute == Compute::Bf16 { Unit::Rounded } else { Unit::F32 };
-        let kernel =
-            |tile, rows, cols| Kernel { isa, compute, tile, unit, rows, layout: Layout::Rows, cols, k_block: K_BLOCK };
+        let kernel = |tile, rows, cols| Kernel { isa, compute, tile, unit, rows, layout: Layout::Rows, cols };
         match (isa, compute) {
             (Isa::Portable, _) => kernel(micro::portable, micro::PORTABLE_ROWS, micro::PORTABLE_COLS),
             (Isa::Avx2, _) => kernel(|t| unsafe { avx2::tile(t) }, avx2::ROWS, avx2::COLS),
@@ -217,8 +215,7 @@ impl Kernel {
                 Kernel { unit: Unit::Pair, ..kernel(avx512::bf16_tile, avx512::ROWS, avx512::COLS) }
             }
             (Isa::Amx, _) => {
-                let (unit, layout) = (Unit::Pair, Layout::Tiles);
-                Kernel { unit, layout, k_block: amx::K_BLOCK, ..kernel(amx::tile, amx::ROWS, amx::COLS) }
+                Kernel { unit: Unit::Pair, layout: Layout::Tiles, ..kernel(amx::tile, amx::ROWS, amx::COLS) }
             }
         }
     }
@@ -227,7 +224,7 @@ impl Kernel {
     fn of(isa: Isa, compute: Compute) -> Self {
         let unit = if compute == Compute::Bf16 { Unit::Rounded } else { Unit::F32 };
         let (rows, cols) = (micro::PORTABLE_ROWS, micro::PORTABLE_COLS);
-        Kernel { isa, compute, tile: micro::portable, unit, rows, layout: Layout::Rows, cols, k_block: K_BLOCK }
+        Kernel { isa, compute, tile: micro::portable, unit, rows, layout: Layout::Rows, cols }
     }
 
     /// Units that hold `k` values of a line. Tiles come in whole steps of 32 values, for both factors.
@@ -262,7 +259,7 @@ impl Kernel {
 
     /// Computes a block of C from packed panels.
     unsafe fn block(&self, b: &Block) {
-        let passes = b.units.div_ceil(self.k_block);
+        let passes = b.units.div_ceil(K_BLOCK);
         let step = b.units.div_ceil(passes).next_multiple_of(16);
         let (down, across) = (b.m.div_ceil(self.rows), b.n.div_ceil(self.cols));
         unsafe {

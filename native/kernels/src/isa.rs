@@ -15,21 +15,12 @@ pub enum Isa {
     Amx,
 }
 
-const ALL: [Isa; 5] = [
-    Isa::Portable,
-    Isa::Avx2,
-    Isa::Avx512,
-    Isa::Avx512Bf16,
-    Isa::Amx,
-];
+const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
 impl Isa {
     /// The best one that this CPU and operating system run.
     pub fn detect() -> Isa {
-        ALL.into_iter()
-            .rev()
-            .find(|isa| isa.is_available())
-            .unwrap_or(Isa::Portable)
+        ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// All that run here, in rising order.
@@ -51,17 +42,10 @@ impl Isa {
     /// The one with this name, if it runs here; otherwise the names that do.
     pub fn choose(name: &str) -> Result<Isa, String> {
         let available = Isa::available();
-        available
-            .iter()
-            .copied()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| {
-                let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-                format!(
-                    "must be an instruction set of this machine ({}), got \"{name}\"",
-                    names.join(", ")
-                )
-            })
+        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+            format!("must be an instruction set of this machine ({}), got \"{name}\"", names.join(", "))
+        })
     }
 
     /// The CPU has the instructions and the system saves their registers.
@@ -93,9 +77,7 @@ mod x86 {
                     && is_x86_feature_detected!("avx512vl")
             }
             Isa::Avx512Bf16 => {
-                runs(Isa::Avx512)
-                    && is_x86_feature_detected!("avx512bf16")
-                    && is_x86_feature_detected!("avx512vnni")
+                runs(Isa::Avx512) && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni")
             }
             Isa::Amx => {
                 static GRANTED: OnceLock<bool> = OnceLock::new();
@@ -149,9 +131,7 @@ mod x86 {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
         }
-        String::from_utf8_lossy(&bytes)
-            .trim_matches(['\0', ' '])
-            .to_string()
+        String::from_utf8_lossy(&bytes).trim_matches(['\0', ' ']).to_string()
     }
 }
 
@@ -184,9 +164,6 @@ mod tests {
     #[test]
     fn an_unknown_set_is_refused_with_the_names_that_run_here() {
         let message = Isa::choose("sse9").unwrap_err();
-        assert!(
-            message.contains("portable") && message.contains("sse9"),
-            "{message}"
-        );
+        assert!(message.contains("portable") && message.contains("sse9"), "{message}");
     }
 }

@@ -13,7 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an idle thread watches for work before it sleeps; waking one costs about as much.
+/// How long an idle thread watches for work before it sleeps. Longer than the gaps between the kernels of a step: waking
+/// a sleeping thread costs some 20 µs, and several times that on a virtual machine whose core has gone idle.
+const WATCH: Duration = Duration::from_micros(200);
+/// After this long it watches by giving its core to whoever else is waiting for one.
 const SPIN: Duration = Duration::from_micros(20);
 
 type Panic = Box<dyn Any + Send>;
@@ -66,17 +69,10 @@ impl Pool {
         let workers = (1..threads)
             .map_while(|i| {
                 let shared = shared.clone();
-                std::thread::Builder::new()
-                    .name(format!("fathom-{i}"))
-                    .spawn(move || shared.serve())
-                    .ok()
+                std::thread::Builder::new().name(format!("fathom-{i}")).spawn(move || shared.serve()).ok()
             })
             .collect();
-        Self {
-            shared,
-            workers,
-            turn: Mutex::new(()),
-        }
+        Self { shared, workers, turn: Mutex::new(()) }
     }
 
     pub fn threads(&self) -> usize {
@@ -87,16 +83,9 @@ impl Pool {
     /// raised again here once the others are done. Inside a chunk, or while another thread's job is running, the chunks run
     /// one after the other on the calling thread.
     pub fn run(&self, chunks: usize, work: &(dyn Fn(usize) + Sync)) {
-        assert!(
-            chunks <= u32::MAX as usize,
-            "a job has at most 2^32 - 1 chunks"
-        );
+        assert!(chunks <= u32::MAX as usize, "a job has at most 2^32 - 1 chunks");
         let alone = chunks <= 1 || self.workers.is_empty() || IN_CHUNK.get();
-        let turn = if alone {
-            None
-        } else {
-            self.turn.try_lock().ok()
-        };
+        let turn = if alone { None } else { self.turn.try_lock().ok() };
         let Some(turn) = turn else {
             return (0..chunks).for_each(work);
         };
@@ -152,11 +141,7 @@ impl Shared {
             if chunk >= chunks {
                 return;
             }
-            if self
-                .claim
-                .compare_exchange(claim, claim + 1, AcqRel, Relaxed)
-                .is_err()
-            {
+            if self.claim.compare_exchange(claim, claim + 1, AcqRel, Relaxed).is_err() {
                 continue;
             }
             // SAFETY: the claim succeeded, so `words` is the work of the job that is waiting for this chunk.
@@ -175,7 +160,7 @@ impl Shared {
     }
 
     fn wait_finished(&self, chunks: usize) {
-        if spin_until(|| self.finished.load(Acquire) == chunks) {
+        if watch_until(|| self.finished.load(Acquire) == chunks) {
             return;
         }
         let mut lock = guard(&self.lock);
@@ -189,14 +174,11 @@ impl Shared {
         loop {
             self.take_chunks();
             let ready = || self.has_work() || self.stop.load(Relaxed);
-            if !spin_until(ready) {
+            if !watch_until(ready) {
                 let mut lock = guard(&self.lock);
                 self.sleepers.fetch_add(1, SeqCst);
                 while !ready() {
-                    lock = self
-                        .start
-                        .wait(lock)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    lock = self.start.wait(lock).unwrap_or_else(PoisonError::into_inner);
                 }
                 self.sleepers.fetch_sub(1, SeqCst);
             }
@@ -211,8 +193,8 @@ impl Shared {
     }
 }
 
-/// Watches for up to [`SPIN`]; true when `ready` came true.
-fn spin_until(ready: impl Fn() -> bool) -> bool {
+/// Watches for up to [`WATCH`]; true when `ready` came true.
+fn watch_until(ready: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
         for _ in 0..32 {
@@ -221,8 +203,12 @@ fn spin_until(ready: impl Fn() -> bool) -> bool {
             }
             spin_loop();
         }
-        if start.elapsed() > SPIN {
+        let waited = start.elapsed();
+        if waited > WATCH {
             return false;
+        }
+        if waited > SPIN {
+            std::thread::yield_now();
         }
     }
 }

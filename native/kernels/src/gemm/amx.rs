@@ -58,8 +58,6 @@ pub unsafe fn products_of_zero(rounds: usize) {
 
 pub const ROWS: usize = 48;
 pub const COLS: usize = 16;
-/// Each further pass loads and stores all of C, so passes are long.
-pub const K_BLOCK: usize = 512;
 
 /// A tile of C of up to 3 × 1 AMX accumulators; 16 units a step.
 ///

@@ -21,11 +21,11 @@ pub unsafe fn portable(t: &Tile) {
     let mut acc = [[0.0f32; PORTABLE_COLS]; PORTABLE_ROWS];
     unsafe {
         for u in 0..t.units {
-            let a = t.a.cast::<f32>().add(u * PORTABLE_ROWS);
-            let b = t.b.cast::<f32>().add(u * PORTABLE_COLS);
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum += *a.add(i) * *b.add(j);
+            let a = *t.a.cast::<[f32; PORTABLE_ROWS]>().add(u);
+            let b = *t.b.cast::<[f32; PORTABLE_COLS]>().add(u);
+            for (row, x) in acc.iter_mut().zip(a) {
+                for (sum, y) in row.iter_mut().zip(b) {
+                    *sum += x * y;
                 }
             }
         }
