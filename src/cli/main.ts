@@ -42,6 +42,9 @@ function report(error: unknown): number {
   return 70;
 }
 
+// A reader that has seen enough, such as `head`, closes the pipe: that is no fault.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+
 try {
   await program().parseAsync();
 } catch (error) {

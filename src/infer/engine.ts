@@ -1,7 +1,7 @@
 /** Prompt in, text out: prefill (naive), then one absorbed decode step per token against the latent cache. */
 
 import type { GenerationConfig, ModelConfig, ResolvedConfig } from "../config/index.ts";
-import { ConfigError } from "../core/errors.ts";
+import { ConfigError, NumericError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
 import { nextTurn } from "../core/turn.ts";
 import type { Backend } from "../kernels/index.ts";
@@ -181,5 +181,8 @@ function restOf(stop: StopWatch, text: string): string {
 }
 
 async function logitsOf(logits: Tensor): Promise<Float32Array> {
-  return (await logits.read()) as Float32Array;
+  const values = (await logits.read()) as Float32Array;
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return values;
+  throw new NumericError(`logit of token ${bad}`, "must be finite", values[bad], "check the weights of this model");
 }

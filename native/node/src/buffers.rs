@@ -312,8 +312,13 @@ pub fn available_bytes() -> usize {
         line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
     });
     let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    // What a group holds as file cache is given back when memory is short.
+    let cache = read("/sys/fs/cgroup/memory.stat").map_or(0, |text| {
+        let bytes = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<usize>().ok());
+        bytes("inactive_file ").unwrap_or(0) + bytes("active_file ").unwrap_or(0)
+    });
     let group = number("/sys/fs/cgroup/memory.max")
         .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, used)| most.saturating_sub(used));
+        .map(|(most, used)| most.saturating_sub(used.saturating_sub(cache)));
     system.unwrap_or(usize::MAX).min(group.unwrap_or(usize::MAX))
 }

@@ -142,7 +142,7 @@ impl Operand<'_> {
             return self.call.error(format!("{name} is written, so it must not be a mapped file"));
         }
         let ptr = self.buffer.ptr().wrapping_add(start);
-        if ptr as usize % element_bytes != 0 {
+        if !(ptr as usize).is_multiple_of(element_bytes) {
             return self.call.error(format!(
                 "{name} must be aligned to {element_bytes} bytes; copy the file's tensor instead of mapping it"
             ));

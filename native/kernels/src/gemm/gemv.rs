@@ -127,7 +127,7 @@ impl Job<'_> {
                     for (i, acc) in acc.iter_mut().enumerate() {
                         let x = self.x.add(i * self.k + q);
                         for (l, sum) in acc.iter_mut().enumerate() {
-                            *sum = *x.add(l) * W::value(*w.add(q + l)) + *sum;
+                            *sum += *x.add(l) * W::value(*w.add(q + l));
                         }
                     }
                 }
