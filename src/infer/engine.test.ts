@@ -38,6 +38,7 @@ interface OpenOptions {
   readonly backend?: Backend;
   readonly eosId?: number;
   readonly gemmImpl?: "f32" | "bf16";
+  readonly contextTokens?: number;
   /** The id that the decoder gets for the i-th generated one; the same one when left out. */
   readonly shown?: (id: number, i: number) => number;
 }
@@ -54,7 +55,11 @@ async function open(options: OpenOptions = {}): Promise<{ engine: Engine; ids: n
   const codec: TextCodec = { bosId: tokenizer.bosId, eosId, encode: (text) => tokenizer.encode(text), createDecoder };
   const loadParameters = (scope: Scope): ParameterSet => randomParameters(scope, config, 6);
   let clock = 0;
-  const settings = { ...MODEL, runtime: { ...MODEL.runtime, gemmImpl } };
+  const settings = {
+    ...MODEL,
+    model: { ...config, maxSeqLen: options.contextTokens ?? CONTEXT },
+    runtime: { ...MODEL.runtime, gemmImpl },
+  };
   const engine = await Engine.open({ backend, settings, codec, loadParameters, now: () => (clock += 500) });
   return { engine, ids };
 }
@@ -201,16 +206,19 @@ describe("generation ends", () => {
   });
 
   test("when the reader leaves, and its cache blocks are free again", async () => {
-    const { engine } = await open();
+    const backend = createReferenceBackend();
+    const { engine } = await open({ backend });
     using _ = engine;
     const long = "y".repeat(CONTEXT - 20);
-    // The cache has room for one such text.
-    for (let i = 0; i < 3; i++) {
+    const leave = async (): Promise<number> => {
       for await (const piece of engine.generate(long, settings())) {
         expect(piece.end).toBeUndefined();
         break;
       }
-    }
+      return backend.stats().liveBytes;
+    };
+    const bytes = await leave();
+    expect([await leave(), await leave()]).toEqual([bytes, bytes]);
     expect(endOf(await collect(engine.generate(long, settings()))).tokens).toBe(19);
   });
 });
@@ -232,6 +240,34 @@ test("a prompt that fills the context is an error that says how long it may be",
     `[ConfigError: prompt: must have at most 94 tokens, since the context holds 96 with BOS and an answer, got 95; shorten the prompt]`,
   );
   expect(endOf(await generate(CONTEXT - 2)).tokens).toBe(1);
+});
+
+test("texts that are generated in turns, the second making the cache grow, are those generated alone", async () => {
+  const prompts = ["one", "two, which is long enough to need a second block"] as const;
+  const alone = async (prompt: string): Promise<string> => {
+    const { engine } = await open();
+    using _ = engine;
+    return textOf(await collect(engine.generate(prompt, settings())));
+  };
+  const { engine } = await open();
+  using _ = engine;
+  const first = engine.generate(prompts[0], settings());
+  const begun = [(await first.next()).value!, (await first.next()).value!];
+  const second = await collect(engine.generate(prompts[1], settings()));
+  const rest = await collect(first);
+  expect(textOf([...begun, ...rest])).toBe(await alone(prompts[0]));
+  expect(textOf(second)).toBe(await alone(prompts[1]));
+});
+
+test("memory grows with what a request needs, not with the longest context of the model", async () => {
+  const bytesOf = async (contextTokens: number): Promise<number> => {
+    const backend = createReferenceBackend();
+    const { engine } = await open({ backend, contextTokens });
+    using _ = engine;
+    await collect(engine.generate("a", settings({ maxTokens: 4 })));
+    return backend.stats().peakBytes;
+  };
+  expect(await bytesOf(163_840)).toBe(await bytesOf(CONTEXT));
 });
 
 test("an engine that cannot load its weights, or is closed, holds no memory", async () => {

@@ -7,7 +7,8 @@ import { nextTurn } from "../core/turn.ts";
 import type { Backend } from "../kernels/index.ts";
 import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
 import { Scope, type Tensor } from "../tensor/index.ts";
-import { KvCache, type CachedSequence } from "./kv-cache.ts";
+import { DecodeStep } from "./decode-step.ts";
+import { BLOCK_SIZE, KvCache, type CachedSequence } from "./kv-cache.ts";
 import { sample } from "./sampler.ts";
 import { StopWatch } from "./stop.ts";
 
@@ -57,7 +58,10 @@ export class Engine implements Disposable {
   readonly #model: DeepSeekModel;
   readonly #codec: TextCodec;
   readonly #cache: KvCache;
-  readonly #ropeTable: Tensor;
+  /** Cosines and sines of the positions asked for so far. */
+  #ropeTable: Tensor;
+  /** Recorded when it is first needed, and again when the cache or the table has grown. */
+  #step: DecodeStep | null = null;
   readonly #now: () => number;
 
   private constructor(scope: Scope, parameters: ParameterSet, options: EngineOptions) {
@@ -69,9 +73,8 @@ export class Engine implements Disposable {
     this.#codec = codec;
     this.#now = now;
     this.#model = new DeepSeekModel(config, parameters);
-    this.#cache = new KvCache(scope, config, config.maxSeqLen);
-    const shape = [config.maxSeqLen, config.qkRopeHeadDim];
-    this.#ropeTable = scope.from(ropeTable(config, config.maxSeqLen), shape);
+    this.#cache = new KvCache(scope, config);
+    this.#ropeTable = this.#createRopeTable(BLOCK_SIZE);
   }
 
   static async open(options: EngineOptions): Promise<Engine> {
@@ -87,7 +90,7 @@ export class Engine implements Disposable {
   /**
    * Streams the continuation of a prompt. BOS stands before it exactly once; an empty prompt is BOS alone.
    *
-   * @throws ConfigError when the prompt fills the context.
+   * @throws ConfigError when the prompt fills the context, MemoryError when the cache cannot hold prompt and maxTokens.
    */
   async *generate(prompt: string, options: GenerationConfig, signal?: AbortSignal): AsyncGenerator<Piece> {
     const { bosId } = this.#codec;
@@ -98,7 +101,9 @@ export class Engine implements Disposable {
       const rule = `must have at most ${maxSeqLen - 2} tokens, since the context holds ${maxSeqLen} with BOS and an answer`;
       throw new ConfigError("prompt", rule, ids.length - 1, "shorten the prompt");
     }
-    const sequence = this.#cache.open();
+    const tokens = Math.min(ids.length + options.maxTokens, maxSeqLen);
+    this.#reachPosition(tokens);
+    const sequence = this.#cache.open(tokens);
     try {
       yield* this.#stream(ids, sequence, options, signal);
     } finally {
@@ -158,19 +163,39 @@ export class Engine implements Disposable {
   }
 
   async #decode(id: number, sequence: CachedSequence): Promise<Float32Array> {
-    using scope = this.#scope.child();
-    const ints = (values: readonly number[]): Tensor => scope.from(values, [values.length], "i32");
     const position = sequence.length;
-    const slots = scope.from(this.#cache.extend(sequence, 1), [1], "i32");
-    const at = { positions: ints([position]), seqStarts: ints([0, 1]), ropeTable: this.#ropeTable };
-    const blockTable = scope.from(sequence.blocks, [1, sequence.blocks.length], "i32");
-    const cache = { ...this.#cache.paged, slots, blockTable, seqLens: ints([sequence.length]) };
-    const logits = await logitsOf(this.#model.decode(scope, ints([id]), at, cache));
+    const [slot] = this.#cache.extend(sequence, 1);
+    const logits = await this.#decodeStep().run([{ id, position, slot: slot!, blocks: sequence.blocks }]);
+    checkFinite(logits);
     await nextTurn();
     return logits;
   }
 
+  #decodeStep(): DecodeStep {
+    const { paged: cache, blocks: maxBlocks } = this.#cache;
+    if (this.#step?.cache !== cache || this.#step.ropeTable !== this.#ropeTable) {
+      this.#step?.[Symbol.dispose]();
+      this.#step = null;
+      const options = { model: this.#model, sequences: 1, cache, maxBlocks, ropeTable: this.#ropeTable };
+      this.#step = new DecodeStep(this.#scope, options);
+    }
+    return this.#step;
+  }
+
+  /** Makes the table long enough for `positions`. */
+  #reachPosition(positions: number): void {
+    if (positions <= this.#ropeTable.rows) return;
+    const table = this.#createRopeTable(Math.ceil(positions / BLOCK_SIZE) * BLOCK_SIZE);
+    this.#scope.drop(this.#ropeTable);
+    this.#ropeTable = table;
+  }
+
+  #createRopeTable(positions: number): Tensor {
+    return this.#scope.from(ropeTable(this.config, positions), [positions, this.config.qkRopeHeadDim]);
+  }
+
   [Symbol.dispose](): void {
+    this.#step?.[Symbol.dispose]();
     this.#scope[Symbol.dispose]();
   }
 }
@@ -182,7 +207,13 @@ function restOf(stop: StopWatch, text: string): string {
 
 async function logitsOf(logits: Tensor): Promise<Float32Array> {
   const values = (await logits.read()) as Float32Array;
-  const bad = values.findIndex((value) => !Number.isFinite(value));
-  if (bad < 0) return values;
-  throw new NumericError(`logit of token ${bad}`, "must be finite", values[bad], "check the weights of this model");
+  checkFinite(values);
+  return values;
+}
+
+function checkFinite(logits: Float32Array): void {
+  for (let id = 0; id < logits.length; id++) {
+    if (Number.isFinite(logits[id])) continue;
+    throw new NumericError(`logit of token ${id}`, "must be finite", logits[id], "check the weights of this model");
+  }
 }

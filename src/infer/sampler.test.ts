@@ -91,6 +91,38 @@ describe("draws", () => {
   });
 });
 
+/** The same draw by sorting the whole vocabulary. */
+function drawSorted(logits: Float32Array, { temperature, topK, topP }: SamplingConfig, uniform: number): number {
+  const ids = Array.from(logits.keys()).toSorted((a, b) => logits[b]! - logits[a]! || a - b);
+  const candidates = topK > 0 ? ids.slice(0, topK) : ids;
+  const weights = candidates.map((id) => Math.exp((logits[id]! - logits[ids[0]!]!) / temperature));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  let mass = 0;
+  const kept = weights.findIndex((weight) => (mass += weight) >= topP * total) + 1 || weights.length;
+  let left = uniform * mass;
+  const at = weights.slice(0, kept).findIndex((weight) => (left -= weight) < 0);
+  return candidates[at < 0 ? kept - 1 : at]!;
+}
+
+test("draws are those of the sorted vocabulary, with equal and banned logits among them", () => {
+  const size = 500;
+  const rng = new Rng(2, "logits");
+  for (const [i, temperature] of [0.3, 0.8, 1, 3].entries()) {
+    // Steps of a quarter make ties; the last id is banned.
+    const logits = Float32Array.from({ length: size }, () => Math.round(40 * (rng.uniform() - 0.5) ** 3 * 16) / 4);
+    logits.fill(-Infinity, size - 1 - i);
+    for (const topK of [0, 1, 7, 499, 900]) {
+      for (const topP of [0, 0.05, 0.6, 0.95, 1]) {
+        const config = { temperature, topK, topP, repetitionPenalty: 1 };
+        for (let seed = 0; seed < 10; seed++) {
+          const expected = drawSorted(logits, config, new Rng(seed, "sample").uniform());
+          expect(sample(logits, NOTHING, config, new Rng(seed, "sample"))).toBe(expected);
+        }
+      }
+    }
+  }
+});
+
 test("the drawn token is among the k largest logits, whatever the logits", () => {
   const logits = fc.array(fc.float({ min: -80, max: 80, noNaN: true }), { minLength: 1, maxLength: 30 });
   const settings = fc.record({

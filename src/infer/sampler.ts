@@ -7,6 +7,7 @@
 
 import type { GenerationConfig } from "../config/index.ts";
 import type { Rng } from "../core/rng.ts";
+import { Ranking } from "./ranking.ts";
 
 export type SamplingConfig = Pick<GenerationConfig, "temperature" | "topK" | "topP" | "repetitionPenalty">;
 
@@ -16,10 +17,9 @@ export type SamplingConfig = Pick<GenerationConfig, "temperature" | "topK" | "to
  */
 export function sample(logits: Float32Array, seen: ReadonlySet<number>, config: SamplingConfig, rng: Rng): number {
   const penalised = penalise(logits, seen, config.repetitionPenalty);
-  if (config.temperature === 0) return argmax(penalised);
-  const candidates = topCandidates(penalised, config.topK);
-  const weights = softmax(candidates, penalised, config.temperature);
-  return draw(candidates, weights, config.topP, rng.uniform());
+  const best = argmax(penalised);
+  if (config.temperature === 0) return best;
+  return draw(penalised, penalised[best]!, config, rng.uniform());
 }
 
 function penalise(logits: Float32Array, seen: ReadonlySet<number>, penalty: number): Float32Array {
@@ -38,29 +38,29 @@ function argmax(values: Float32Array): number {
   return best;
 }
 
-/** Ids by falling logit, ties to the lower id; the first k of them when k > 0. */
-function topCandidates(logits: Float32Array, k: number): Uint32Array {
-  const ids = Uint32Array.from(logits, (_, id) => id);
-  ids.sort((a, b) => logits[b]! - logits[a]! || a - b);
-  return k > 0 ? ids.subarray(0, k) : ids;
-}
-
-/** Unnormalised probabilities of the candidates. */
-function softmax(ids: Uint32Array, logits: Float32Array, temperature: number): Float64Array {
-  const largest = logits[ids[0]!]!;
-  return Float64Array.from(ids, (id) => Math.exp((logits[id]! - largest) / temperature));
-}
-
-/** Draws among the shortest run of candidates that holds topP of the probability. */
-function draw(ids: Uint32Array, weights: Float64Array, topP: number, uniform: number): number {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  let kept = 0;
-  let mass = 0;
-  while (kept < ids.length && (kept === 0 || mass < topP * total)) mass += weights[kept++]!;
+/** Draws among the shortest run of the topK likeliest ids (of all when 0) that holds topP of their probability. */
+function draw(logits: Float32Array, largest: number, config: SamplingConfig, uniform: number): number {
+  const { temperature, topK, topP } = config;
+  const ranking = new Ranking(logits);
+  const weightOf = (id: number): number => Math.exp((logits[id]! - largest) / temperature);
+  const weightAt = (i: number): number => weightOf(ranking.at(i));
+  const count = topK > 0 ? Math.min(topK, logits.length) : logits.length;
+  const total = sum(count, topK > 0 ? weightAt : weightOf);
+  let [kept, mass] = [count, total];
+  if (topP < 1) {
+    [kept, mass] = [1, weightAt(0)];
+    while (kept < count && mass < topP * total) mass += weightAt(kept++);
+  }
   let left = uniform * mass;
   for (let i = 0; i < kept; i++) {
-    left -= weights[i]!;
-    if (left < 0) return ids[i]!;
+    left -= weightAt(i);
+    if (left < 0) return ranking.at(i);
   }
-  return ids[kept - 1]!;
+  return ranking.at(kept - 1);
+}
+
+function sum(count: number, weight: (i: number) => number): number {
+  let total = 0;
+  for (let i = 0; i < count; i++) total += weight(i);
+  return total;
 }

@@ -383,9 +383,10 @@ export interface Backend {
   free(handle: Handle): void;
   /** Copies in at most 64 MiB. @throws InternalError when the handle is dead or the range out of bounds. */
   write(handle: Handle, byteOffset: number, data: Uint8Array): void;
+  /** A copy at the start of a buffer of its own. */
   read(handle: Handle, byteOffset: number, byteLength: number): Promise<Uint8Array>;
   readSync(handle: Handle, byteOffset: number, byteLength: number): Uint8Array;
-  /** Runs a list of encoded calls in order. @throws InternalError on a malformed call or an operand out of bounds. */
+  /** Runs a list of encoded calls in order; `record` makes a list to be run again. @throws InternalError on a malformed call or an operand out of bounds. */
   run(words: Float64Array): void;
   stats(): MemoryStats;
   resetPeak(): void;

@@ -4,4 +4,5 @@ export type { Backend, Handle, KernelName, KernelNumbers, KernelOperands, Memory
 export { KERNELS } from "./contract.ts";
 export { decodeCalls, encodeCall } from "./encode.ts";
 export { createPlanningBackend } from "./planning.ts";
+export { record, type Recording } from "./recording.ts";
 export { createReferenceBackend } from "./reference/backend.ts";

@@ -117,11 +117,11 @@ interface Reader {
  */
 function decodeError(scope: Scope, config: ModelConfig): number {
   const model = randomModel(scope, config);
-  const cache = new KvCache(scope, config, 512);
+  const cache = new KvCache(scope, config);
   const documents = documentsOf(config, [60 + 75, 1 + 75]);
   const readers = documents.map((tokens, i): Reader => {
     const naive = logitsOf(model, scope, packDocuments([tokens]));
-    return { tokens, prompt: [60, 1][i]!, sequence: cache.open(), naive };
+    return { tokens, prompt: [60, 1][i]!, sequence: cache.open(tokens.length), naive };
   });
   const { ropeTable } = uploadPacked(scope, config, packDocuments(documents));
   const ints = (values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values), [values.length], "i32");

@@ -93,16 +93,18 @@ export class Tensor implements Operand {
   }
 }
 
+/** Sees bytes of a backend, which are a copy of their own at the start of a buffer, as numbers. */
 function typedView(dtype: DType, bytes: Uint8Array): Float32Array | Float64Array | Int32Array {
-  const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
+  const { buffer, byteOffset } = bytes;
+  const length = bytes.byteLength / bytesOf(dtype, 1);
   switch (dtype) {
     case "f32":
-      return new Float32Array(buffer);
+      return new Float32Array(buffer, byteOffset, length);
     case "f64":
-      return new Float64Array(buffer);
+      return new Float64Array(buffer, byteOffset, length);
     case "i32":
-      return new Int32Array(buffer);
+      return new Int32Array(buffer, byteOffset, length);
     case "bf16":
-      return Float32Array.from(new Uint16Array(buffer), fromBf16Bits);
+      return Float32Array.from(new Uint16Array(buffer, byteOffset, length), fromBf16Bits);
   }
 }
