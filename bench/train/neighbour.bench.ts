@@ -8,30 +8,18 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync } from "node:fs";
 import { loadavg } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { resolveConfig } from "../../src/config/index.ts";
 import { createNativeBackend } from "../../src/kernels/node.ts";
-import { Trainer } from "../../src/train/index.ts";
 import { openRandomEngine, decodeRate } from "../infer/random-engine.ts";
 import { median } from "../peer.ts";
-import { randomText } from "../random-text.ts";
+import { createRandomTrainer } from "../random-text.ts";
+import { appendResult } from "../result-file.ts";
 
 const { values: flags } = parseArgs({ options: { rounds: { type: "string", default: "5" } } });
 const backend = createNativeBackend({ threads: 2 });
-const config = resolveConfig("nano");
-const text = randomText(config, 8);
-const tokenBytes = new Uint8Array(config.model.vocabSize).fill(1);
-using trainer = new Trainer({
-  backend,
-  config,
-  train: text,
-  validation: text,
-  tokenBytes,
-  now: () => performance.now(),
-});
+using trainer = createRandomTrainer(backend, resolveConfig("nano"), 8);
 using engine = await openRandomEngine(backend, resolveConfig("nano", { temperature: 0, max_tokens: 128 }));
 
 async function trainRate(): Promise<number> {
@@ -74,5 +62,4 @@ const kept = {
 console.log(
   `beside a busy process training keeps ${(100 * kept.train).toFixed(0)} %, decoding ${(100 * kept.decode).toFixed(0)} %`,
 );
-const line = { date: new Date().toISOString(), isa: backend.isa, loads, rates, kept };
-appendFileSync(join(import.meta.dirname, "../results/neighbour.jsonl"), `${JSON.stringify(line)}\n`);
+appendResult("neighbour", { isa: backend.isa, loads, rates, kept });

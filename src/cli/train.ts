@@ -1,7 +1,5 @@
 /** `fathom train`: a new run on a corpus or on the user's own text, or an old one resumed. */
 
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { Command } from "commander";
 import { preset, presetNames, resolveConfig, toJson, type ResolvedConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -9,7 +7,7 @@ import { CORPORA } from "../data/index.ts";
 import { SavedRun, type DataReference } from "../train/node.ts";
 import { assignments, collect, integer } from "./options.ts";
 import { print } from "./output.ts";
-import { defaultOut, runTraining, type TrainingJob } from "./training.ts";
+import { checkHoldsNoRun, defaultOut, runTraining, stoppedText, type TrainingJob } from "./training.ts";
 
 export interface TrainOptions {
   readonly preset?: string;
@@ -48,15 +46,11 @@ export function trainCommand(): Command {
 
 async function train(options: TrainOptions): Promise<void> {
   const job = options.resume === undefined ? newJob(options) : await resumedJob(options, options.resume);
-  const { checkpoint, steps, interrupted } = await runTraining(job);
-  if (options.json !== true) {
-    print(
-      interrupted
-        ? `stopped after step ${steps}; go on with: npx fathom train --resume ${job.out}`
-        : `saved ${checkpoint}`,
-    );
-    if (!interrupted) print(`next: npx fathom generate --model ${job.out} --prompt "…"`);
-  }
+  const result = await runTraining(job);
+  if (options.json === true) return;
+  if (result.stepsLeft !== undefined) return print(stoppedText(result, job.out));
+  print(`saved ${result.checkpoint}`);
+  print(`next: npx fathom generate --model ${job.out} --prompt "…"`);
 }
 
 /** Settings of flags, to be laid over a preset or a saved run. */
@@ -70,11 +64,7 @@ export function newRun(
   options: { name: string; data: DataReference; out: string; json: boolean },
   settings: Record<string, unknown>,
 ): TrainingJob {
-  const { out } = options;
-  if (existsSync(join(out, "latest"))) {
-    const cure = `go on with it by fathom train --resume ${out}, or give another folder`;
-    throw new ConfigError("--out", "must not hold a run yet", out, cure);
-  }
+  checkHoldsNoRun(options.out);
   const withSettings = (more: Record<string, unknown>): ResolvedConfig =>
     resolveConfig(options.name, { ...settings, ...more });
   const config = withSettings({});

@@ -1,13 +1,22 @@
 /** Runs a training job with its progress on stderr and, when asked, its events as JSON lines on stdout. */
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { ResolvedConfig } from "../config/index.ts";
 import { countParameters, blueprint } from "../blueprint/index.ts";
+import { ConfigError } from "../core/errors.ts";
 import { findCorpus } from "../data/index.ts";
 import { openCorpus, openFiles, type Source } from "../data/node.ts";
 import type { NativeBackend } from "../kernels/node.ts";
 import { Trainer, trainLoop, type EvalReport, type StepReport } from "../train/index.ts";
-import { CheckpointFolder, prepareText, type DataReference, type SavedRun } from "../train/node.ts";
+import {
+  CheckpointFolder,
+  keepYoungGenerationSmall,
+  lockRun,
+  prepareText,
+  type DataReference,
+  type SavedRun,
+} from "../train/node.ts";
 import { cacheDir, openBackend } from "./options.ts";
 import { ProgressLine, printJson, short } from "./output.ts";
 import { StepLine, dataProgress } from "./progress.ts";
@@ -31,8 +40,22 @@ export interface TrainingResult {
   readonly checkpoint: string;
   readonly steps: number;
   readonly evaluations: readonly EvalReport[];
-  /** True when a signal ended the run before its last step. */
-  readonly interrupted: boolean;
+  /** Steps that a signal left to be taken; undefined when no signal ended the run. */
+  readonly stepsLeft?: number;
+}
+
+/** What a run that a signal ended says of itself. */
+export function stoppedText({ steps, stepsLeft }: TrainingResult, out: string): string {
+  return stepsLeft === 0
+    ? `stopped after the last step; write with: npx fathom generate --model ${out}`
+    : `stopped after step ${steps}; go on with: npx fathom train --resume ${out}`;
+}
+
+/** @throws ConfigError when the folder holds a run already. */
+export function checkHoldsNoRun(out: string): void {
+  if (!existsSync(join(out, "latest"))) return;
+  const cure = `go on with it by fathom train --resume ${out}, or give another folder`;
+  throw new ConfigError("--out", "must not hold a run yet", out, cure);
 }
 
 const now = (): number => performance.now();
@@ -58,6 +81,10 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   job.resume?.checkData(dataset.id);
   const folder = new CheckpointFolder(job.out, job.config.training.keepLast);
   await folder.create();
+  using _ = lockRun(job.out);
+  // Another process may have trained here while the text was prepared.
+  if (job.resume === undefined) checkHoldsNoRun(job.out);
+  keepYoungGenerationSmall();
   using backend = openBackend(job.config.runtime);
   const create = (config: ResolvedConfig): Trainer =>
     new Trainer({
@@ -94,7 +121,8 @@ export async function runTraining(job: TrainingJob): Promise<TrainingResult> {
   }
   line.clear();
   const { step } = trainer.state;
-  return { checkpoint, steps: step, evaluations, interrupted: step < config.training.steps };
+  const result = { checkpoint, steps: step, evaluations };
+  return stop.signal.aborted ? { ...result, stepsLeft: config.training.steps - step } : result;
 }
 
 function describe(

@@ -7,14 +7,17 @@ import { collectAnswer } from "./generate.ts";
 const SAMPLES = 20;
 const SHOWN = 3;
 
-/** Writes poems from nothing and says how many keep the form. */
-export async function scoreVerses(engine: Engine): Promise<string> {
+/** Writes poems from nothing until Ctrl-C, shows the first of them, and says how many keep the form. */
+export async function writePoems(engine: Engine, say: (text: string) => void): Promise<object> {
   const poems: string[] = [];
   for (let seed = 0; seed < SAMPLES; seed++) {
     const settings = { ...engine.settings.generation, maxTokens: 120, temperature: 0.8, topP: 0.95, seed };
-    poems.push((await collectAnswer(engine, "", settings, () => undefined)).text.trim());
+    const { text, end } = await collectAnswer(engine, "", settings, () => undefined);
+    if (end.reason === "aborted") break;
+    poems.push(text.trim());
+    if (seed < SHOWN) say(`\n${text.trim()}\n`);
   }
-  const inForm = poems.filter((poem) => verseForm(poem) !== undefined);
-  const shown = [...inForm, ...poems].slice(0, SHOWN);
-  return ["", ...shown.map((poem) => `${poem}\n`), `verse form ${inForm.length} of ${SAMPLES}`].join("\n");
+  const inForm = poems.filter((poem) => verseForm(poem) !== undefined).length;
+  say(`\nin form: 4 or 8 lines of exactly 5 or 7 characters each\nverse form ${inForm} of ${poems.length}\n`);
+  return { samples: poems, in_verse_form: inForm };
 }

@@ -78,7 +78,8 @@ export interface RngState {
  * ```ts
  * const rng = new Rng(7, "data.shuffle");
  * rng.uniform();
- * const resumed = Rng.restore(rng.state); // goes on where rng stands
+ * const { seed, stream, position } = rng.state;
+ * const resumed = new Rng(seed, stream, position); // goes on where rng stands
  * ```
  */
 export class Rng {
@@ -94,10 +95,6 @@ export class Rng {
     this.#stream = stream;
     this.#key = streamKey(seed, stream);
     this.#position = position;
-  }
-
-  static restore(state: RngState): Rng {
-    return new Rng(state.seed, state.stream, state.position);
   }
 
   get state(): RngState {

@@ -155,17 +155,6 @@ test("evaluation scores every token but the BOS of each document exactly once, a
   );
 });
 
-test("a limited evaluation takes windows evenly from the whole stream, none twice", () => {
-  const stream = countingStream([400]);
-  const shape = { seqLen: 4, batchSize: 3, tokenBytes: new Uint8Array(500) };
-  const batches = [...evaluationBatches(stream, { ...shape, maxWindows: 10 })];
-  expect(batches.map((batch) => batch.tokens.length)).toEqual([12, 12, 12, 4]);
-  const firsts = batches.flatMap((batch) => [...batch.tokens].filter((_, i) => i % 4 === 0));
-  // 402 tokens hold 401 inputs in 101 windows; window number ⌊j · 101 / 10⌋.
-  const windows = [0, 10, 20, 30, 40, 50, 60, 70, 80, 90];
-  expect(firsts.map((token) => stream.all.indexOf(token) / 4)).toEqual(windows);
-});
-
 test("windows longer than the text are refused with both numbers and the cure", () => {
   const stream = countingStream([5]);
   expect(() => new TrainBatches(stream, options({ seqLen: 6 }))).not.toThrow();

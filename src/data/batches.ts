@@ -124,22 +124,19 @@ function isPosition({ epoch, index }: DataPosition, windows: number): boolean {
 
 /**
  * Batches that score every token of the stream once, in order, without MTP. The last window and the last batch may be
- * shorter. With `maxWindows` only that many windows are taken, evenly spaced.
+ * shorter.
  *
  * Bits per byte = Σ loss in nats / ln 2 / Σ `bytes`, both sums over the batches.
  */
 export function* evaluationBatches(
   stream: TokenStream,
-  { seqLen, batchSize, tokenBytes, maxWindows = Infinity }: BatchShape & { readonly maxWindows?: number },
+  { seqLen, batchSize, tokenBytes }: BatchShape,
 ): Generator<Batch> {
   // The stream's last token is an EOS: it is a target, but no input.
   const inputs = stream.length - 1;
   const windows = Math.ceil(inputs / seqLen);
-  const taken = Math.min(windows, maxWindows);
-  for (let first = 0; first < taken; first += batchSize) {
-    const numbers = Array.from({ length: Math.min(batchSize, taken - first) }, (_, b) =>
-      Math.floor(((first + b) * windows) / taken),
-    );
+  for (let first = 0; first < windows; first += batchSize) {
+    const numbers = Array.from({ length: Math.min(batchSize, windows - first) }, (_, b) => first + b);
     const lengths = numbers.map((window) => Math.min(seqLen, inputs - window * seqLen));
     const rows = new BatchRows(
       lengths.reduce((sum, length) => sum + length, 0),

@@ -1,9 +1,11 @@
+import { spawnSync } from "node:child_process";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { ConfigError } from "../core/errors.ts";
-import { asIoError, createWhole } from "./disk.ts";
+import { createWhole } from "./disk.ts";
+import { ownerName, parseOwner } from "./owner.ts";
 
 const root = fs.mkdtempSync(path.join(os.tmpdir(), "fathom-disk-"));
 afterAll(() => fs.rmSync(root, { recursive: true }));
@@ -32,9 +34,16 @@ test("a failure in the middle leaves nothing, and keeps an error of the family a
   expect(fs.readdirSync(path.dirname(target))).toEqual([]);
 });
 
-test("a full disk is an IoError with its cure", () => {
-  const full = Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
-  expect(asIoError("/cache/x", "must be writable", full).message).toMatchInlineSnapshot(
-    `"/cache/x: must be writable, got "ENOSPC"; free some disk space and run again"`,
-  );
+test("what a killed process left unfinished goes at the next call, and work in progress stays", async () => {
+  const target = path.join(root, "killed", "target");
+  const { pid } = spawnSync(process.execPath, ["-e", ""]);
+  const { start, host } = parseOwner(ownerName())!;
+  const unfinished = (owner: string): string => path.join(path.dirname(target), `.tmp-${owner}.AbCdEf`);
+  const [gone, own] = [unfinished(`${pid}.${start}.${host}`), unfinished(ownerName())];
+  for (const folder of [gone, own]) {
+    fs.mkdirSync(folder, { recursive: true });
+    await writeFolder(folder, "half");
+  }
+  await createWhole(target, (folder) => writeFolder(folder, "whole"));
+  expect(fs.readdirSync(path.dirname(target))).toEqual([path.basename(own), "target"]);
 });

@@ -1,34 +1,41 @@
-/** Files that appear whole or not at all, and file system errors in Fathom's words. */
+/** Files that appear whole or not at all. */
 
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { FathomError, IoError } from "../core/errors.ts";
+import { diskError, nodeFiles } from "../formats/node.ts";
+import { isLeftBehind, ownerName } from "./owner.ts";
 
-/** The same failure as an IoError; an error of Fathom's own family stays as it is. */
-export function asIoError(place: string, rule: string, cause: unknown): FathomError {
-  if (cause instanceof FathomError) return cause;
-  const { code, message } = cause as NodeJS.ErrnoException;
-  const cure = code === "ENOSPC" ? "free some disk space and run again" : undefined;
-  return new IoError(place, rule, { got: code ?? message, cause, ...(cure === undefined ? {} : { cure }) });
-}
+/** Begins the name of every unfinished folder; its owner's name follows. */
+const UNFINISHED = ".tmp-";
 
 /**
  * Runs `write` with a new, empty folder beside `target` and renames what it returns (a file in that folder, or the folder
  * itself) to `target`. Several processes may make the same target at once: each writes its own, one of them stays.
- * Nothing is left behind when `write` fails.
+ * Nothing is left behind when `write` fails; what a killed process left beside `target` goes at the next call.
+ *
+ * @throws IoError when the disk refuses.
  */
 export async function createWhole(target: string, write: (folder: string) => Promise<string>): Promise<void> {
   const parent = path.dirname(target);
   let folder: string | undefined;
   try {
-    fs.mkdirSync(parent, { recursive: true });
-    folder = fs.mkdtempSync(path.join(parent, ".tmp-"));
+    await nodeFiles.makeFolder(parent);
+    removeLeftBehind(parent);
+    folder = fs.mkdtempSync(path.join(parent, `${UNFINISHED}${ownerName()}.`));
     replace(await write(folder), target);
     if (process.platform !== "win32") syncPath(parent);
   } catch (error) {
-    throw asIoError(target, "must be writable", error);
+    throw diskError(target, "must be writable", error);
   } finally {
     if (folder !== undefined) fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Deletes the unfinished work of processes that are gone. */
+function removeLeftBehind(parent: string): void {
+  for (const name of fs.readdirSync(parent)) {
+    if (!name.startsWith(UNFINISHED) || !isLeftBehind(name.slice(UNFINISHED.length))) continue;
+    fs.rmSync(path.join(parent, name), { recursive: true, force: true, maxRetries: 3 });
   }
 }
 

@@ -1,4 +1,6 @@
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -75,6 +77,27 @@ test("several fetches at the same time all succeed", async () => {
   const all = await Promise.all([1, 2, 3].map(() => documents({ cacheDir, npm: npm(COPYING_NPM) })));
   expect(all).toEqual(Array.from({ length: 3 }, () => ["first 文", "second document"]));
   expect(fs.readdirSync(path.join(cacheDir, "corpora"))).toHaveLength(1);
+});
+
+test("a fetch that is killed leaves nothing that the next one does not clear away", async () => {
+  const hanging = path.join(folder, "hanging.mjs");
+  const fetchModule = JSON.stringify(new URL("fetch.ts", import.meta.url).href);
+  const npmThatHangs = "const { ppid } = process; setInterval(() => process.ppid === ppid || process.exit(1), 50);";
+  fs.writeFileSync(
+    hanging,
+    `import { fetchCorpus } from ${fetchModule};
+    const corpus = { ...${JSON.stringify(corpus)}, read: () => [] };
+    const onProgress = ({ phase }) => console.log(phase);
+    await fetchCorpus(corpus, { cacheDir: ${JSON.stringify(cacheDir)}, npm: ${JSON.stringify(npm(npmThatHangs))}, onProgress });`,
+  );
+  const child = spawn(process.execPath, ["--import", "tsx", hanging], { stdio: ["ignore", "pipe", "inherit"] });
+  await once(child.stdout, "data");
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  const corpora = path.join(cacheDir, "corpora");
+  expect(fs.readdirSync(corpora)).toEqual([expect.stringMatching(/^\.tmp-/)]);
+  await fetchCorpus(corpus, { cacheDir, npm: npm(COPYING_NPM) });
+  expect(fs.readdirSync(corpora)).toEqual(["poems-1.2.3-reader1.jsonl"]);
 });
 
 test("without network the error says which file to put where, and that file is then taken", async () => {

@@ -5,4 +5,5 @@ export { createWhole } from "./disk.ts";
 export { type DatasetOptions, type DocumentEncoder, openDataset, type TokenDataset } from "./dataset.ts";
 export { fetchCorpus, type FetchOptions, isFetched } from "./fetch.ts";
 export { TokenShard } from "./shards.ts";
+export { isLeftBehind, ownerName, parseOwner } from "./owner.ts";
 export { openCorpus, openFiles, type Source } from "./source.ts";

@@ -17,7 +17,7 @@
 import * as fs from "node:fs";
 import { DisposedError, FormatError, invariant } from "../core/errors.ts";
 import type { TokenStream } from "./batches.ts";
-import { asIoError } from "./disk.ts";
+import { diskError } from "../formats/node.ts";
 
 export const SHARD_VERSION = 1;
 
@@ -227,7 +227,7 @@ class EntryReader {
       this.header = this.#readHeader(this.#fd, kind);
     } catch (error) {
       this.close();
-      throw asIoError(this.#path, "must be a readable file", error);
+      throw diskError(this.#path, "must be a readable file", error);
     }
   }
 
@@ -251,7 +251,7 @@ class EntryReader {
     try {
       readAll(this.#fd, bytes, HEADER_BYTES + start * entryBytes);
     } catch (error) {
-      throw asIoError(this.#path, "must be readable", error);
+      throw diskError(this.#path, "must be readable", error);
     }
     return bytes;
   }

@@ -3,7 +3,7 @@
 import { isUtf8 } from "node:buffer";
 import * as fs from "node:fs/promises";
 import { FormatError } from "../core/errors.ts";
-import { asIoError } from "./disk.ts";
+import { diskError } from "../formats/node.ts";
 
 const CHUNK_BYTES = 1 << 20;
 /** A line is held in memory as a whole; longer ones mean that the file is not line-based. */
@@ -77,7 +77,7 @@ async function* readChunks(file: string, room: () => Buffer): AsyncGenerator<Buf
       yield buffer.subarray(0, bytesRead);
     }
   } catch (error) {
-    throw asIoError(file, "must be a readable file", error);
+    throw diskError(file, "must be a readable file", error);
   } finally {
     await handle?.close();
   }

@@ -57,13 +57,18 @@ export async function readText(port: FilePort, path: string): Promise<string> {
   }
 }
 
-/** Writes a whole file so that a crash leaves the old one or the new one, never a part. */
+/**
+ * Writes a whole file so that a crash leaves the old one or the new one, never a part.
+ *
+ * @param mark ends the name of the file while it is unfinished; several processes that write it need one each.
+ */
 export async function writeWhole(
   port: FilePort,
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  mark = ".tmp",
 ): Promise<void> {
-  const temporary = `${path}.tmp`;
+  const temporary = path + mark;
   try {
     const file = await port.openWrite(temporary);
     try {

@@ -1,27 +1,16 @@
 /** The file port of Node. */
 
 import { open, mkdir, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
-import { IoError } from "../core/errors.ts";
+import { dirname } from "node:path";
+import { diskError } from "./disk-error.ts";
 import type { FilePort, ReadableFile, WritableFile } from "./file-port.ts";
-
-const CURES: Readonly<Record<string, string>> = {
-  ENOSPC: "free some disk space",
-  EDQUOT: "free some of your disk quota",
-  EFBIG: "raise the limit on file size",
-  ENOENT: "check the path",
-  ENOTDIR: "choose a path below folders only",
-  EACCES: "check the permissions",
-  EPERM: "check the permissions",
-  EROFS: "choose a folder on a writable disk",
-};
 
 /** @throws IoError in place of every error of the system. */
 async function attempt<T>(path: string, rule: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (cause) {
-    const { code = "an error", message } = cause as NodeJS.ErrnoException;
-    throw new IoError(path, rule, { got: code, cure: CURES[code] ?? message, cause });
+    throw diskError(path, rule, cause);
   }
 }
 
@@ -71,6 +60,33 @@ async function isFile(path: string): Promise<boolean> {
   );
 }
 
+async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+/** Node's own recursion never ends below a folder that exists and takes none, as those of /proc do. */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await makeOne(path);
+  } catch (error) {
+    const parent = dirname(path);
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === path) throw error;
+    await makeFolders(parent);
+    await makeOne(path);
+  }
+}
+
+async function makeOne(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (!(await isFolder(path))) throw error;
+  }
+}
+
 /** A folder can be synced on POSIX systems only; Windows keeps names safe by itself. */
 async function syncFolder(path: string): Promise<void> {
   if (process.platform === "win32") return;
@@ -87,8 +103,7 @@ export const nodeFiles: FilePort = {
   openWrite,
   isFile,
   list: (folder) => attempt(folder, "must be a readable folder", async () => (await readdir(folder)).toSorted()),
-  makeFolder: (path) =>
-    attempt(path, "must be a writable folder", async () => void (await mkdir(path, { recursive: true }))),
+  makeFolder: (path) => attempt(path, "must be a writable folder", () => makeFolders(path)),
   rename: (from, to) => attempt(to, "must be writable", () => rename(from, to)),
   remove: (path) => attempt(path, "must be removable", () => rm(path, { recursive: true, force: true })),
   syncFolder: (path) => attempt(path, "must be a writable folder", () => syncFolder(path)),

@@ -4,6 +4,7 @@
  * then `latest` is replaced; then old ones go.
  */
 
+import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import {
   configHash,
@@ -80,9 +81,12 @@ export class CheckpointFolder {
     await trainer.checkFinite();
     const name = nameOf(trainer.state.step);
     const target = join(this.path, name);
-    const unfinished = `${target}.tmp`;
+    // A name of its own, so that what another process writes never mixes with it.
+    const mark = `.tmp-${randomBytes(4).toString("hex")}`;
+    const unfinished = target + mark;
     const port = this.#port;
-    await port.remove(unfinished);
+    await this.create();
+    await this.#removeUnfinished();
     try {
       await writeCheckpoint(port, unfinished, trainer, run);
       await port.remove(target);
@@ -92,17 +96,22 @@ export class CheckpointFolder {
       await port.remove(unfinished).catch(() => undefined);
       throw error;
     }
-    await writeWhole(port, join(this.path, LATEST), [text(`${name}\n`)]);
+    await writeWhole(port, join(this.path, LATEST), [text(`${name}\n`)], mark);
     await this.#removeOld(name);
     return target;
   }
 
-  /** Deletes checkpoints beyond the newest keepLast, and what a killed run left unfinished. */
+  /** Deletes what a killed run left: a run folder has one writer at a time. */
+  async #removeUnfinished(): Promise<void> {
+    const names = await this.#port.list(this.path);
+    const unfinished = names.filter((name) => /^(step-\d+|latest)\.tmp-[0-9a-f]+$/.test(name));
+    for (const name of unfinished) await this.#port.remove(join(this.path, name));
+  }
+
+  /** Deletes checkpoints beyond the newest keepLast. */
   async #removeOld(newest: string): Promise<void> {
-    const names = (await this.#port.list(this.path)).filter((name) => /^step-\d+(\.tmp)?$/.test(name));
-    const whole = names.filter((name) => !name.endsWith(".tmp") && name <= newest);
-    const old = new Set([...whole.slice(0, -this.#keepLast), ...names.filter((name) => name.endsWith(".tmp"))]);
-    for (const name of old) await this.#port.remove(join(this.path, name));
+    const names = (await this.#port.list(this.path)).filter((name) => /^step-\d+$/.test(name) && name <= newest);
+    for (const name of names.slice(0, -this.#keepLast)) await this.#port.remove(join(this.path, name));
   }
 }
 

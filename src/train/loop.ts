@@ -14,7 +14,7 @@ export interface LoopOptions {
   readonly steps: number;
   /** Writes a checkpoint of the present state and returns its path. */
   readonly save: (step: number) => Promise<string>;
-  /** Ends the run cleanly at the next step boundary, with a checkpoint. */
+  /** Ends the run cleanly after the step, or at once in an evaluation, with a checkpoint. */
   readonly signal?: AbortSignal;
 }
 
@@ -30,7 +30,11 @@ export async function* trainLoop(options: LoopOptions): AsyncGenerator<TrainEven
     const report = await trainer.step();
     yield { kind: "step", report };
     const { step } = report;
-    if (step % evalEvery === 0 || step === steps) yield { kind: "evaluation", report: await trainer.evaluate() };
+    if (step % evalEvery === 0 || step === steps) {
+      const evaluation = await evaluate(options);
+      if (evaluation === undefined) break;
+      yield { kind: "evaluation", report: evaluation };
+    }
     if (step % checkpointEvery === 0 && step < steps) {
       yield { kind: "checkpoint", path: await save(step), step };
       saved = step;
@@ -39,4 +43,14 @@ export async function* trainLoop(options: LoopOptions): AsyncGenerator<TrainEven
   }
   const { step } = trainer.state;
   if (step > saved) yield { kind: "checkpoint", path: await save(step), step };
+}
+
+/** Undefined when the signal ended it. */
+async function evaluate({ trainer, signal }: LoopOptions): Promise<EvalReport | undefined> {
+  try {
+    return await trainer.evaluate(signal);
+  } catch (error) {
+    if (signal?.aborted === true && error === signal.reason) return undefined;
+    throw error;
+  }
 }

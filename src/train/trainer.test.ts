@@ -204,6 +204,24 @@ describe("an evaluation", () => {
     expect(choices).toBe((length - 1) * trainer.config.model.nActivatedExperts);
   });
 
+  test("gives way before every batch, and ends as soon as its signal is aborted, disturbing nothing", async () => {
+    using plain = trainerOf(configOf({ micro_batch_size: 1 }));
+    using stopped = trainerOf(configOf({ micro_batch_size: 1 }));
+    const { liveBytes } = stopped.backend.stats();
+    const stop = new AbortController();
+    let turns = 0;
+    const count = (): void => {
+      if (++turns === 3) stop.abort();
+      else setImmediate(count);
+    };
+    setImmediate(count);
+    await expect(stopped.evaluate(stop.signal)).rejects.toThrow("aborted");
+    expect(turns).toBe(3);
+    expect(stopped.backend.stats().liveBytes).toBe(liveBytes);
+    expect(await stopped.evaluate()).toEqual(await plain.evaluate());
+    expect(await stopped.step()).toEqual(await plain.step());
+  });
+
   test("disturbs no later step", async () => {
     using plain = trainerOf(configOf());
     using evaluated = trainerOf(configOf());
@@ -246,6 +264,18 @@ describe("the loop", () => {
       "checkpoint 5",
     ]);
     expect(saved).toEqual([2, 4, 5]);
+  });
+
+  test("ends an evaluation at once when it is told to, and saves", async () => {
+    using trainer = trainerOf(configOf({ eval_every: 2 }));
+    const stop = new AbortController();
+    const events: TrainEvent[] = [];
+    for await (const event of trainLoop({ trainer, steps: 10, save: async () => "there", signal: stop.signal })) {
+      events.push(event);
+      // Heard in the turn that the evaluation gives way before its first batch.
+      if (event.kind === "step" && event.report.step === 2) setImmediate(() => stop.abort());
+    }
+    expect(events.map(({ kind }) => kind)).toEqual(["step", "step", "checkpoint"]);
   });
 
   test("ends at the next step boundary when it is told to, and saves there", async () => {
@@ -298,7 +328,9 @@ describe("a checkpoint", () => {
       (thrown: unknown) => thrown,
     );
     expect(error).toBeInstanceOf(FathomError);
-    return String(error).replaceAll(folder, "RUN");
+    return String(error)
+      .replaceAll(folder, "RUN")
+      .replaceAll(/tmp-[0-9a-f]{8}/g, "tmp-ID");
   }
 
   test("lets ten steps equal five and five bit for bit", async () => {
@@ -381,7 +413,7 @@ describe("a checkpoint", () => {
     }
     const text = await failure(save(trainer, fullAfter(nodeFiles, total / 2)));
     expect(text).toMatchInlineSnapshot(
-      `"IoError: RUN/step-00000004.tmp/trainer/optimizer.safetensors.tmp: must be writable, got "ENOSPC"; free some disk space"`,
+      `"IoError: RUN/step-00000004.tmp-ID/trainer/optimizer.safetensors.tmp: must be writable, got "ENOSPC"; free some disk space"`,
     );
     await save(trainer);
     expect(await readdir(folder)).toEqual(["latest", "step-00000002", "step-00000004"]);

@@ -5,6 +5,7 @@
 
 import type { RunConfig } from "../config/index.ts";
 import { NumericError, invariant } from "../core/errors.ts";
+import { nextTurn } from "../core/turn.ts";
 import { TrainBatches, evaluationBatches, type Batch, type DataPosition, type TokenStream } from "../data/index.ts";
 import type { Backend } from "../kernels/index.ts";
 import {
@@ -136,11 +137,6 @@ export class Trainer implements Disposable {
     this.refreshCopies();
   }
 
-  /** What the operations cost since the last step began, longest first. */
-  get profile(): ReturnType<Profiler["rows"]> {
-    return this.#profiler.rows();
-  }
-
   /**
    * One optimizer step over batchSize windows.
    *
@@ -187,23 +183,24 @@ export class Trainer implements Disposable {
     };
   }
 
-  /** Loss and bits per byte over the validation text (at most `maxWindows` windows of it), and where its tokens went. */
-  async evaluate(maxWindows?: number): Promise<EvalReport> {
+  /**
+   * Loss and bits per byte over the validation text, and where its tokens went. Yields a macrotask before every batch, so
+   * that signals are heard.
+   *
+   * @throws the signal's reason once it is aborted.
+   */
+  async evaluate(signal?: AbortSignal): Promise<EvalReport> {
     const { seqLen, microBatchSize } = this.config.training;
     const { validation, tokenBytes } = this.#options;
-    const shape = {
-      seqLen,
-      batchSize: microBatchSize,
-      tokenBytes,
-      ...(maxWindows === undefined ? {} : { maxWindows }),
-    };
     using scope = this.#scope.child();
     const total = scope.empty([1]);
     const counts = this.#counts.slice(0, this.config.model.nLayers - this.config.model.nDenseLayers);
     const fresh = counts.map(({ shape: [experts] }) => scope.empty([experts!]));
     for (const y of [total, ...fresh]) scope.run("fill", { y }, { n: y.size, value: 0 });
     let [nats, targets, bytes] = [0, 0, 0];
-    for (const batch of evaluationBatches(validation, shape)) {
+    for (const batch of evaluationBatches(validation, { seqLen, batchSize: microBatchSize, tokenBytes })) {
+      await nextTurn();
+      signal?.throwIfAborted();
       using inner = scope.child();
       const onRoute = countInto(inner, fresh, true);
       const { main } = this.model.losses(

@@ -17,9 +17,9 @@ export interface Ended {
   readonly stderr: string;
 }
 
-/** What `--json` prints for a step, an evaluation or a checkpoint. */
+/** What `--json` prints for a step, an evaluation, a checkpoint or a sample. */
 export interface TrainEvent {
-  readonly step: number;
+  readonly step?: number;
   readonly loss?: number;
   readonly tokens?: number;
   readonly tokens_per_sec?: number;
@@ -27,11 +27,13 @@ export interface TrainEvent {
   readonly bits_per_byte?: number;
   readonly routing?: readonly { readonly counts: readonly number[]; readonly max_load: number }[];
   readonly checkpoint?: string;
+  /** What the quickstart's model wrote. */
+  readonly sample?: string;
 }
 
-/** The JSON lines among other lines. */
+/** What `--json` has printed: every whole line is an object. */
 export function eventsOf(stdout: string): TrainEvent[] {
-  const lines = stdout.split("\n").filter((line) => line.startsWith("{"));
+  const lines = stdout.split("\n").slice(0, -1);
   return lines.map((line) => JSON.parse(line) as TrainEvent);
 }
 

@@ -52,12 +52,14 @@ describe("npm start", () => {
   });
 
   test("writes a sample, says its bits per byte, and names the next commands", () => {
-    const text = start.stdout.split("\n").filter((line) => !line.startsWith("{"));
+    const { sample } = eventsOf(start.stdout).at(-1)!;
+    expect(sample).toContain("Fellow-Citizens of the Senate and House of Representatives:");
+    expect(sample!.length).toBeGreaterThan(200);
+    // What is meant for people goes where --json leaves room for it.
+    const text = start.stderr.split("\n");
+    expect(start.stderr).toContain(sample!);
     const verdict = text.findIndex((line) => /^bits per byte \d\.\d{3}$/.test(line));
     expect(text[verdict]).toBe(`bits per byte ${evaluations.at(-1)!.bits_per_byte!.toFixed(3)}`);
-    const sample = text.slice(0, verdict).join("\n");
-    expect(sample).toContain("Fellow-Citizens of the Senate and House of Representatives:");
-    expect(sample.length).toBeGreaterThan(200);
     expect(text.slice(verdict + 1).join("\n")).toContain(`npx fathom generate --model ${out}`);
   });
 

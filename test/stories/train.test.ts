@@ -114,6 +114,41 @@ test.each(["SIGINT", "SIGTERM"] as const)("%s to the start script waits for the 
   await expectCleanEnd(parent, signal, `parent-${signal}`);
 });
 
+test("SIGINT in the middle of an evaluation ends it at once, and the step before it is saved", async () => {
+  // Half of 2 MB held out: an evaluation of some seconds.
+  const text = readFileSync(workspace.path("texts/first.txt"), "utf8").repeat(25);
+  workspace.write("long/text.txt", text);
+  const args = ["--data", "long", "--set", "val_fraction=0.5", "--set", "eval_every=1", "--out", "evaluated"];
+  const running = workspace.start("train", "--json", "--preset", "tiny", ...args);
+  await running.until((stdout) => lossesOf(stdout).length > 0);
+  running.child.kill("SIGINT");
+  const { code, stdout, stderr } = await running.ended;
+  expect(code, stderr).toBe(0);
+  expect(eventsOf(stdout).map((event) => event.val_loss ?? event.checkpoint ?? event.step)).toEqual([
+    1,
+    "evaluated/step-00000001",
+  ]);
+});
+
+test("a run folder takes one process at a time, and a killed one leaves it free", async () => {
+  const first = workspace.start(...NEW, "--steps", "100000", "--set", "checkpoint_every=1", "--out", "shared");
+  await first.until((stdout) => eventsOf(stdout).some(({ checkpoint }) => checkpoint !== undefined));
+  const second = await workspace.run("train", "--json", "--resume", "shared", "--steps", "100000");
+  expect(second.code).toBe(1);
+  expect(second.stdout).toBe("");
+  expect(second.stderr).toContain(
+    `error: shared: must be trained by one process at a time, got "process ${first.child.pid} on `,
+  );
+  first.child.kill("SIGKILL");
+  await first.ended;
+  const left = readdirSync(workspace.path("shared")).filter((name) => name.startsWith("lock."));
+  expect(left).toHaveLength(1);
+  const last = await savedStep("shared");
+  await succeed("train", "--json", "--resume", "shared", "--steps", String(last + 1));
+  expect(await savedStep("shared")).toBe(last + 1);
+  expect(readdirSync(workspace.path("shared")).filter((name) => !/^(latest|step-\d+)$/.test(name))).toEqual([]);
+});
+
 test("SIGTERM in the middle of a save lets it finish, and leaves nothing half done", async () => {
   const run = workspace.path("mid-save");
   await succeed(...NEW, "--steps", "1", "--schedule-steps", "100000", "--out", "mid-save");
@@ -123,14 +158,14 @@ test("SIGTERM in the middle of a save lets it finish, and leaves nothing half do
   );
   let signalledDuringSave = false;
   const watcher = watch(run, (_, name) => {
-    if (signalledDuringSave || !name?.startsWith("step-") || !name.endsWith(".tmp")) return;
+    if (signalledDuringSave || !name?.startsWith("step-") || !name.includes(".tmp-")) return;
     signalledDuringSave = existsSync(join(run, name)) && running.child.kill("SIGTERM");
   });
   const { code, stdout, stderr } = await running.ended;
   watcher.close();
   expect(code, stderr).toBe(0);
   expect(signalledDuringSave).toBe(true);
-  expect(readdirSync(run).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+  expect(readdirSync(run).filter((name) => name.includes(".tmp-"))).toEqual([]);
   const last = lossesOf(stdout).at(-1)![0];
   expect(await savedStep("mid-save")).toBe(last);
   await succeed("train", "--json", "--resume", "mid-save", "--steps", String(last + 1));
