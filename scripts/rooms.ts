@@ -15,11 +15,13 @@ export const FLOORS: Readonly<Record<string, number>> = {
   blueprint: 2,
   tensor: 2,
   tokenizer: 2,
+  planner: 3,
   model: 3,
   data: 3,
   optim: 3,
   train: 5,
   infer: 5,
+  tune: 6,
   cli: 7,
 };
 

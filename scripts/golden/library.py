@@ -4,9 +4,36 @@ import contextlib
 import json
 
 import torch
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
+
+
+class DeepseekForCausalLM(LlamaForCausalLM):
+    """DeepSeekMoE, which has no class of its own: LLaMA's attention with the mixture of V2."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        mixture = DeepseekV2Config.from_dict(config.mixture | {"model_type": "deepseek_v2"})
+        mixture._experts_implementation = "eager"
+        for layer in self.model.layers[config.mixture["first_k_dense_replace"] :]:
+            layer.mlp = DeepseekV2Moe(mixture)
+
+
+def deepseek_config(raw):
+    config = LlamaConfig.from_dict(raw | {"model_type": "llama"})
+    config.mixture = raw | {"topk_method": "greedy"}
+    return config
+
 
 CLASSES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
     "deepseek_v2": (DeepseekV2Config, DeepseekV2ForCausalLM),
     "deepseek_v3": (DeepseekV3Config, DeepseekV3ForCausalLM),
 }
@@ -27,13 +54,16 @@ def everything_double():
 
 def library_config(text):
     raw = json.loads(text)
+    if raw["model_type"] == "deepseek":
+        return deepseek_config(raw)
     return CLASSES[raw["model_type"]][0].from_dict(raw)
 
 
 def stacked(weights, config):
     """Checkpoint names -> the library's: experts of a layer become gate_up_proj [E, 2m, d] and down_proj [E, d, m]."""
     out = {name: value for name, value in weights.items() if ".mlp.experts." not in name}
-    for n in range(config["first_k_dense_replace"], config["num_hidden_layers"]):
+    layers = config["num_hidden_layers"]
+    for n in range(config.get("first_k_dense_replace", layers), layers):
         prefix = f"model.layers.{n}.mlp.experts."
         gate, up, down = (
             torch.stack([weights[f"{prefix}{x}.{part}.weight"] for x in range(config["n_routed_experts"])])
@@ -66,8 +96,10 @@ def build(text, weights, dtype):
     config = library_config(text)
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
-    model = CLASSES[config.model_type][1](config).to(dtype).train()
-    state = {name: value.to(dtype) for name, value in stacked(weights, json.loads(text)).items()}
+    raw = json.loads(text)
+    kind = DeepseekForCausalLM if raw["model_type"] == "deepseek" else CLASSES[config.model_type][1]
+    model = kind(config).to(dtype).train()
+    state = {name: value.to(dtype) for name, value in stacked(weights, raw).items()}
     missing, unexpected = model.load_state_dict(state, strict=True)
     if missing or unexpected:
         raise RuntimeError(f"library names differ: missing {missing}, unexpected {unexpected}")

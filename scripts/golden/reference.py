@@ -21,13 +21,33 @@ def faults_of(c):
     return FAULTS_V2 + (FAULTS_V2_GROUPS if grouped else ())
 
 
+def checkpoint_faults(c):
+    """The faults that can show in a model of any architecture, YaRN or not."""
+    names = ["eps"] if c["rms_norm_eps"] < 1e-5 else []
+    if c.get("rope_scaling"):
+        names += ["no_yarn"] + (["no_mscale"] if c["rope_scaling"].get("mscale_all_dim") else [])
+    names += ["rope_layout"]
+    if "kv_lora_rank" in c:
+        names += ["wide_kv_norm"]
+    if "n_routed_experts" not in c:
+        return names
+    if c["routed_scaling_factor"] != 1:
+        names += ["no_route_scale"]
+    grouped = c.get("n_group", 1) > 1
+    if c["model_type"] == "deepseek_v3":
+        return names + ["not_normalised", "no_bias", "biased_weights"] + (["group_max", "zero_mask"] if grouped else [])
+    return names + ["normalised"] + (["group_sum"] if grouped else [])
+
+
 def mscale(factor, m):
     return 0.1 * m * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def rope_frequencies(c, faults=()):
     """[rope/2] angle per position: high frequencies as they are, low ones divided by the factor, a ramp between."""
-    r, theta, s = c["qk_rope_head_dim"], c["rope_theta"], c["rope_scaling"]
+    r, theta, s = c.get("qk_rope_head_dim", c.get("head_dim")), c["rope_theta"], c["rope_scaling"]
+    if s is None:
+        return torch.tensor([theta ** (-2 * i / r) for i in range(r // 2)], dtype=torch.float64)
 
     def dim_of(rotations):
         return r * math.log(s["original_max_position_embeddings"] / (2 * math.pi * rotations)) / (2 * math.log(theta))
@@ -45,10 +65,9 @@ def rope_frequencies(c, faults=()):
 
 def rotate(x, c, faults):
     """x [..., T, rope], rotated by its position; pairs (2i, 2i+1), or (i, i + rope/2) without interleaving."""
-    interleaved = c.get("rope_interleave", True) != ("rope_layout" in faults)
-    s = c["rope_scaling"]
+    interleaved = c.get("rope_interleave", "kv_lora_rank" in c) != ("rope_layout" in faults)
     angle = torch.arange(x.shape[-2], dtype=torch.float64)[:, None] * rope_frequencies(c, faults)
-    gain = mscale(s["factor"], s["mscale"]) / mscale(s["factor"], s["mscale_all_dim"])
+    gain = rope_gain(c)
     turn = torch.polar(torch.full_like(angle, gain), angle)
     half = x.shape[-1] // 2
     a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
@@ -56,9 +75,20 @@ def rotate(x, c, faults):
     return torch.stack([y.real, y.imag], -1).flatten(-2) if interleaved else torch.cat([y.real, y.imag], -1)
 
 
-def softmax_scale(c, faults=()):
+def rope_gain(c):
+    """The factor on cosines and sines; without both keys of mscale that of YaRN's paper."""
     s = c["rope_scaling"]
-    f = 1.0 if "no_mscale" in faults else mscale(s["factor"], s["mscale_all_dim"])
+    if s is None:
+        return 1.0
+    if not s.get("mscale") or not s.get("mscale_all_dim"):
+        return mscale(s["factor"], 1)
+    return mscale(s["factor"], s["mscale"]) / mscale(s["factor"], s["mscale_all_dim"])
+
+
+def softmax_scale(c, faults=()):
+    s = c["rope_scaling"] or {}
+    plain = "no_mscale" in faults or not s.get("mscale_all_dim")
+    f = 1.0 if plain else mscale(s["factor"], s["mscale_all_dim"])
     return (c["qk_nope_head_dim"] + c["qk_rope_head_dim"]) ** -0.5 * f * f
 
 
@@ -66,17 +96,35 @@ def rms_norm(x, weight, eps):
     return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * weight
 
 
+def grouped_attention(x, w, c, faults):
+    """LLaMA's attention: each head of keys and values serves neighbouring heads of queries. x [B, T, D]."""
+    h, g, t = c["num_attention_heads"], c["num_key_value_heads"], x.shape[1]
+    q = (x @ w["q_proj.weight"].T).chunk(h, -1)
+    k, v = (x @ w["k_proj.weight"].T).chunk(g, -1), (x @ w["v_proj.weight"].T).chunk(g, -1)
+    hidden = torch.ones(t, t, dtype=torch.bool).triu(1)
+    heads = []
+    for i in range(h):
+        scores = rotate(q[i], c, faults) @ rotate(k[i * g // h], c, faults).mT * c["head_dim"] ** -0.5
+        heads.append(scores.masked_fill(hidden, -math.inf).softmax(-1) @ v[i * g // h])
+    return torch.cat(heads, -1) @ w["o_proj.weight"].T
+
+
 def attention(x, w, c, faults):
     """Multi-head latent attention in its expanded form. x [B, T, D]."""
+    if "kv_lora_rank" not in c:
+        return grouped_attention(x, w, c, faults)
     h, nope, rope, kv = c["num_attention_heads"], c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["kv_lora_rank"]
-    t, eps = x.shape[1], c["rms_norm_eps"]
+    t, eps = x.shape[1], 1e-6
     if c["q_lora_rank"] is None:
         q = x @ w["q_proj.weight"].T
     else:
         q = rms_norm(x @ w["q_a_proj.weight"].T, w["q_a_layernorm.weight"], eps) @ w["q_b_proj.weight"].T
     latent = x @ w["kv_a_proj_with_mqa.weight"].T
     key_rope = rotate(latent[..., kv:], c, faults)
-    expanded = rms_norm(latent[..., :kv], w["kv_a_layernorm.weight"], eps) @ w["kv_b_proj.weight"].T
+    normed = rms_norm(latent[..., :kv], w["kv_a_layernorm.weight"], eps)
+    if "wide_kv_norm" in faults:
+        normed = rms_norm(latent, torch.ones(latent.shape[-1]).double(), eps)[..., :kv] * w["kv_a_layernorm.weight"]
+    expanded = normed @ w["kv_b_proj.weight"].T
     hidden = torch.ones(t, t, dtype=torch.bool).triu(1)
     heads = []
     for q_head, kv_head in zip(q.chunk(h, -1), expanded.chunk(h, -1), strict=True):
@@ -121,7 +169,7 @@ def route(x, w, c, faults):
     if v3 and "no_bias" not in faults:
         selection = selection + w["gate.e_score_correction_bias"]
     biased, group_gap = selection, math.inf
-    if c["n_group"] > 1 and "no_groups" not in faults:
+    if c.get("n_group", 1) > 1 and "no_groups" not in faults:
         kept, group_gap = kept_by_groups(selection, c, faults)
         selection = selection.masked_fill(~kept, 0.0 if "zero_mask" in faults else -math.inf)
     chosen, expert_gap = choose(selection, c["num_experts_per_tok"])
@@ -151,13 +199,13 @@ def under(weights, prefix):
 
 def forward(weights, c, tokens, faults=()):
     """Logits [B, T, V] and one trace entry (indices, weights, gap) per expert layer."""
-    eps, trace = c["rms_norm_eps"], []
+    eps, trace = 1e-5 if "eps" in faults else c["rms_norm_eps"], []
     x = weights["model.embed_tokens.weight"][tokens]
     for n in range(c["num_hidden_layers"]):
         w = under(weights, f"model.layers.{n}.")
         x = x + attention(rms_norm(x, w["input_layernorm.weight"], eps), under(w, "self_attn."), c, faults)
         y = rms_norm(x, w["post_attention_layernorm.weight"], eps)
-        if n < c["first_k_dense_replace"]:
+        if n < c.get("first_k_dense_replace", c["num_hidden_layers"]):
             x = x + swiglu(y, w, "mlp.")
         else:
             x = x + mixture(y, under(w, "mlp."), c, faults, trace)

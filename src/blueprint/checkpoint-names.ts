@@ -1,11 +1,13 @@
 /**
- * The tensors of a Hugging Face checkpoint, read from the blueprint: names, shapes, and which parameter (and expert)
- * each one is. **Source:** deepseek-ai/DeepSeek-V3 inference/convert.py and README_WEIGHTS.md.
+ * The tensors of a checkpoint as it is released, read from the blueprint: names, shapes, and which parameter (and
+ * expert) each one is.
  */
 
 import { invariant } from "../core/errors.ts";
+import type { ModelConfig } from "../config/index.ts";
 import type { Blueprint } from "./blueprint.ts";
-import type { ParameterSpec } from "./parameter.ts";
+import { BERT, DEEPSEEK, V4, type NameTable } from "./name-tables.ts";
+import { duplicateParts, storedParts, type StoredDType, type StoredPart, type StoredRole } from "./storage.ts";
 
 export interface CheckpointTensor {
   /** Name in the checkpoint: `model.layers.3.mlp.experts.7.gate_proj.weight`. */
@@ -17,44 +19,17 @@ export interface CheckpointTensor {
   readonly expert?: number;
 }
 
-const TOP: Readonly<Record<string, string>> = {
-  embed: "model.embed_tokens.weight",
-  norm: "model.norm.weight",
-  head: "lm_head.weight",
-};
-
-const IN_LAYER: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm.weight",
-  ffn_norm: "post_attention_layernorm.weight",
-  "attn.wq": "self_attn.q_proj.weight",
-  "attn.wq_a": "self_attn.q_a_proj.weight",
-  "attn.q_norm": "self_attn.q_a_layernorm.weight",
-  "attn.wq_b": "self_attn.q_b_proj.weight",
-  "attn.wkv_a": "self_attn.kv_a_proj_with_mqa.weight",
-  "attn.kv_norm": "self_attn.kv_a_layernorm.weight",
-  "attn.wkv_b": "self_attn.kv_b_proj.weight",
-  "attn.wo": "self_attn.o_proj.weight",
-  "ffn.w1": "mlp.gate_proj.weight",
-  "ffn.w2": "mlp.down_proj.weight",
-  "ffn.w3": "mlp.up_proj.weight",
-  "ffn.gate": "mlp.gate.weight",
-  "ffn.gate.bias": "mlp.gate.e_score_correction_bias",
-  "ffn.experts.w1": "mlp.experts.*.gate_proj.weight",
-  "ffn.experts.w2": "mlp.experts.*.down_proj.weight",
-  "ffn.experts.w3": "mlp.experts.*.up_proj.weight",
-  "ffn.shared_experts.w1": "mlp.shared_experts.gate_proj.weight",
-  "ffn.shared_experts.w2": "mlp.shared_experts.down_proj.weight",
-  "ffn.shared_experts.w3": "mlp.shared_experts.up_proj.weight",
-  enorm: "enorm.weight",
-  hnorm: "hnorm.weight",
-  eh_proj: "eh_proj.weight",
-  "shared_head.norm": "shared_head.norm.weight",
-};
+/** A tensor of the released file with its type; scales and packed experts have the shapes that the file has. */
+export interface ReleasedTensor extends CheckpointTensor {
+  readonly dtype: StoredDType;
+  readonly role: StoredRole;
+}
 
 /** Every tensor that a checkpoint of this model must hold; stacked experts are one tensor each. */
-export function checkpointNames({ parameters }: Blueprint): CheckpointTensor[] {
+export function checkpointNames({ model, parameters }: Blueprint): CheckpointTensor[] {
+  const nameOf = namesFor(model);
   return parameters.flatMap((parameter) => {
-    const name = hfName(parameter);
+    const name = nameOf(parameter.name);
     const [experts, ...expertShape] = parameter.shape;
     if (!name.includes("*")) return [{ name, shape: parameter.shape, parameter: parameter.name }];
     return Array.from({ length: experts! }, (_, expert) => ({
@@ -66,16 +41,24 @@ export function checkpointNames({ parameters }: Blueprint): CheckpointTensor[] {
   });
 }
 
+/** The parameter of each tensor name, with `*` for the expert: some thousand names where a checkpoint has a hundred thousand. */
+export function namePatterns({ model, parameters }: Blueprint): Map<string, string> {
+  const nameOf = namesFor(model);
+  return new Map(parameters.map(({ name }) => [nameOf(name), name]));
+}
+
 /**
  * Further tensors that a checkpoint may hold: copies of the embedding and the head in MTP layers, and of a tied head.
  * Reading passes over them; they are never written.
  */
 export function checkpointCopies({ model, parameters }: Blueprint): CheckpointTensor[] {
+  if (model.attention === "csa" || model.architecture === "encoder") return [];
   const shape = [model.vocabSize, model.dim];
+  const prefix = prefixOf(model);
   const head = parameters.some((parameter) => parameter.name === "head") ? "head" : "embed";
-  const tied = head === "embed" ? [{ name: "lm_head.weight", shape, parameter: head }] : [];
+  const tied = head === "embed" ? [{ name: `${prefix}lm_head.weight`, shape, parameter: head }] : [];
   const mtp = Array.from({ length: model.nMtpLayers }, (_, k) => {
-    const layer = `model.layers.${model.nLayers + k}`;
+    const layer = `${prefix}model.layers.${model.nLayers + k}`;
     return [
       { name: `${layer}.embed_tokens.weight`, shape, parameter: "embed" },
       { name: `${layer}.shared_head.head.weight`, shape, parameter: head },
@@ -84,9 +67,73 @@ export function checkpointCopies({ model, parameters }: Blueprint): CheckpointTe
   return [...tied, ...mtp.flat()];
 }
 
-function hfName({ name }: ParameterSpec): string {
-  const inLayer = /^layers\.(\d+)\.(.+)$/.exec(name);
-  const hf = inLayer === null ? TOP[name] : IN_LAYER[inLayer[2]!];
-  invariant(hf !== undefined, `parameter ${name} has a name in Hugging Face checkpoints`);
-  return inLayer === null ? hf : `model.layers.${inLayer[1]}.${hf}`;
+/** All tensors of the released checkpoint, one by one: parameters, scales, tables and the copies of MTP layers. */
+export function* releasedTensors(blueprint: Blueprint): Generator<ReleasedTensor> {
+  const { model, parameters } = blueprint;
+  const nameOf = namesFor(model);
+  for (const parameter of parameters) {
+    const name = nameOf(parameter.name);
+    for (const part of storedParts(model, parameter)) {
+      yield* named(part.role === "scale" ? scaleName(model, name) : name, parameter.name, part);
+    }
+  }
+  const copies = checkpointCopies(blueprint).filter(({ name }) => name.includes(".layers."));
+  for (const { name, parameter } of copies) {
+    for (const part of duplicateParts(blueprint)) yield* named(name, parameter, part);
+  }
+}
+
+function* named(
+  name: string,
+  parameter: string,
+  { shape, dtype, role, tensors }: StoredPart,
+): Generator<ReleasedTensor> {
+  if (!name.includes("*")) {
+    yield { name, shape, dtype, role, parameter };
+    return;
+  }
+  for (let expert = 0; expert < tensors; expert++) {
+    yield { name: name.replace("*", String(expert)), shape, dtype, role, parameter, expert };
+  }
+}
+
+function scaleName({ attention }: ModelConfig, weight: string): string {
+  return attention === "csa" ? weight.replace(/\.weight$/, ".scale") : `${weight}_scale_inv`;
+}
+
+/** The released name of each parameter of a model; `*` stands for the expert. */
+function namesFor(model: ModelConfig): (parameter: string) => string {
+  const table = tableOf(model);
+  return (parameter) => {
+    const inLayer = /^layers\.(\d+)\.(.+)$/.exec(parameter);
+    if (inLayer === null) return table.top[parameter] ?? ownName(parameter);
+    const name = table.inLayer[inLayer[2]!];
+    invariant(name !== undefined, `parameter ${parameter} has a name in released checkpoints`);
+    return `${layerName(model, table, Number(inLayer[1]))}.${name}`;
+  };
+}
+
+function layerName(model: ModelConfig, table: NameTable, n: number): string {
+  const isMtp = n >= model.nLayers && table.mtp !== undefined;
+  return isMtp ? `${table.mtp}.${n - model.nLayers}` : `${prefixOf(model)}${table.layers}.${n}`;
+}
+
+function tableOf(model: ModelConfig): NameTable {
+  if (model.architecture === "encoder") return BERT;
+  if (model.attention === "csa") return V4;
+  const prefix = prefixOf(model);
+  if (prefix === "") return DEEPSEEK;
+  return { ...DEEPSEEK, top: Object.fromEntries(Object.entries(DEEPSEEK.top).map(([own, hf]) => [own, prefix + hf])) };
+}
+
+/** In VL2 the language model is a part of the whole. */
+function prefixOf({ vision }: ModelConfig): string {
+  return vision === null ? "" : "language.";
+}
+
+/** Vision tower and projector have the checkpoint's own names; what is no bias and no bare table is a weight. */
+function ownName(parameter: string): string {
+  return /\.(bias|pos_embed|latent)$|^(image_newline|view_seperator)$/.test(parameter)
+    ? parameter
+    : `${parameter}.weight`;
 }

@@ -1,61 +1,80 @@
 /** Exact parameter counts, read from the blueprint. */
 
 import type { Blueprint } from "./blueprint.ts";
-import { countElements, GROUPS, type ParameterSpec, type ParameterGroup } from "./parameter.ts";
+import { countElements, exactSum, GROUPS, type ParameterSpec, type ParameterGroup } from "./parameter.ts";
 
 export interface ModuleCount {
   readonly total: number;
   readonly activated: number;
 }
 
-export interface ParameterCounts {
+export interface KindCount extends ModuleCount {
+  /** Reached by gradient, and changed by other means. */
+  readonly trainable: number;
+  readonly buffers: number;
+}
+
+export interface ParameterCounts extends KindCount {
   /** Trainable parameters and buffers of the main model, without MTP. */
   readonly total: number;
   /** Those that one token uses, with embedding and head in full. */
   readonly activated: number;
-  readonly trainable: number;
-  readonly buffers: number;
   /** Parameters and buffers that only the MTP layers have. */
   readonly mtp: number;
   /** The main model by group; a group that it lacks is left out. */
   readonly byModule: Readonly<Partial<Record<ParameterGroup, ModuleCount>>>;
 }
 
+/** @throws ConfigError where a count is beyond 2^53 and would no longer be exact. */
 export function countParameters({ parameters }: Blueprint): ParameterCounts {
-  const main = parameters.filter((parameter) => !parameter.mtp);
+  const main = parameters.filter(({ mtp }) => !mtp);
   const byModule: Partial<Record<ParameterGroup, ModuleCount>> = {};
-  for (const group of GROUPS) {
-    const members = main.filter((parameter) => parameter.group === group);
-    if (members.length > 0) byModule[group] = { total: sum(members, elements), activated: sum(members, activated) };
+  for (const [group, members] of byGroup(main)) {
+    const { total, activated } = countModule(members);
+    byModule[group] = { total, activated };
   }
-  return {
-    total: sum(main, elements),
-    activated: sum(main, activated),
-    trainable: sum(
-      main.filter((parameter) => parameter.kind === "trainable"),
-      elements,
-    ),
-    buffers: sum(
-      main.filter((parameter) => parameter.kind === "buffer"),
-      elements,
-    ),
-    mtp: sum(
-      parameters.filter((parameter) => parameter.mtp),
-      elements,
-    ),
-    byModule,
-  };
+  return { ...countModule(main), mtp: countModule(parameters.filter(({ mtp }) => mtp)).total, byModule };
+}
+
+/** Parameters by group, in the order of the groups; a group without any is left out. */
+export function byGroup(parameters: readonly ParameterSpec[]): Map<ParameterGroup, ParameterSpec[]> {
+  const groups = gather(parameters, ({ group }) => group);
+  return new Map(GROUPS.flatMap((group) => (groups.has(group) ? [[group, groups.get(group)!]] : [])));
+}
+
+/** Parameters by a key, each list in their order. */
+export function gather<K>(
+  parameters: readonly ParameterSpec[],
+  keyOf: (parameter: ParameterSpec) => K,
+): Map<K, ParameterSpec[]> {
+  const lists = new Map<K, ParameterSpec[]>();
+  for (const parameter of parameters) {
+    const list = lists.get(keyOf(parameter));
+    if (list === undefined) lists.set(keyOf(parameter), [parameter]);
+    else list.push(parameter);
+  }
+  return lists;
+}
+
+/** Elements of some parameters; tables are none. */
+export function countModule(parameters: readonly ParameterSpec[]): KindCount {
+  const sums = { trainable: 0, buffer: 0, table: 0 };
+  let used = 0;
+  for (const parameter of parameters) {
+    sums[parameter.kind] += elements(parameter);
+    if (parameter.kind !== "table") used += activated(parameter);
+  }
+  const { trainable, buffer } = sums;
+  return { total: exactSum([trainable, buffer]), activated: exactSum([used]), trainable, buffers: buffer };
 }
 
 function elements(parameter: ParameterSpec): number {
   return countElements(parameter.shape);
 }
 
-/** Rounded because a share such as 6/160 has no exact binary form; the product is a whole number. */
+/** A share such as 6/160 has no exact binary form, but a stack's share is a whole number of experts. */
 function activated(parameter: ParameterSpec): number {
-  return Math.round(elements(parameter) * parameter.activeShare);
-}
-
-function sum(parameters: readonly ParameterSpec[], measure: (parameter: ParameterSpec) => number): number {
-  return parameters.reduce((total, parameter) => total + measure(parameter), 0);
+  const { shape, activeShare } = parameter;
+  if (activeShare === 1) return elements(parameter);
+  return (elements(parameter) / shape[0]!) * Math.round(shape[0]! * activeShare);
 }

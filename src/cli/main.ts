@@ -3,30 +3,36 @@
 
 import { Command, CommanderError } from "commander";
 import { FathomError } from "../core/errors.ts";
-import { benchCommand } from "./bench.ts";
-import { dataCommand } from "./data.ts";
-import { doctorCommand } from "./doctor.ts";
-import { generateCommand } from "./generate.ts";
-import { quickstartCommand } from "./quickstart.ts";
-import { tokenizeCommand } from "./tokenize.ts";
-import { trainCommand } from "./train.ts";
 
-function program(): Command {
+/** Each verb is loaded when it is called, so that a count does not wait for the engine. */
+const VERBS: Readonly<Record<string, () => Promise<Command>>> = {
+  quickstart: async () => (await import("./quickstart.ts")).quickstartCommand(),
+  data: async () => (await import("./data.ts")).dataCommand(),
+  train: async () => (await import("./train.ts")).trainCommand(),
+  tokenize: async () => (await import("./tokenize.ts")).tokenizeCommand(),
+  generate: async () => (await import("./generate.ts")).generateCommand(),
+  chat: async () => (await import("./chat.ts")).chatCommand(),
+  params: async () => (await import("./params.ts")).paramsCommand(),
+  plan: async () => (await import("./plan.ts")).planCommand(),
+  explain: async () => (await import("./explain.ts")).explainCommand(),
+  config: async () => (await import("./config.ts")).configCommand(),
+  advise: async () => (await import("./advise.ts")).adviseCommand(),
+  inspect: async () => (await import("./inspect.ts")).inspectCommand(),
+  doctor: async () => (await import("./doctor.ts")).doctorCommand(),
+  bench: async () => (await import("./bench.ts")).benchCommand(),
+};
+
+/** The program with the verb that the arguments name, or with all of them for help and misspellings. */
+async function program(words: readonly string[]): Promise<Command> {
   const fathom = new Command("fathom")
-    .description("DeepSeek-family language models in TypeScript: train, run and look inside")
+    .description("DeepSeek-family language models in TypeScript: count, plan, train, run and look inside")
     .exitOverride()
+    // An option after `plan serve` belongs to serve, also where plan has one of that name.
+    .enablePositionalOptions()
     .showHelpAfterError("(add --help for usage)");
-  for (const verb of [
-    quickstartCommand(),
-    dataCommand(),
-    trainCommand(),
-    tokenizeCommand(),
-    generateCommand(),
-    doctorCommand(),
-    benchCommand(),
-  ]) {
-    fathom.addCommand(verb.copyInheritedSettings(fathom));
-  }
+  const first = words.find((word) => !word.startsWith("-")) ?? "";
+  const named = Object.hasOwn(VERBS, first) ? [first] : Object.keys(VERBS);
+  for (const verb of named) fathom.addCommand((await VERBS[verb]!()).copyInheritedSettings(fathom));
   return fathom;
 }
 
@@ -46,7 +52,7 @@ function report(error: unknown): number {
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
 
 try {
-  await program().parseAsync();
+  await (await program(process.argv.slice(2))).parseAsync();
 } catch (error) {
   process.exitCode = report(error);
 }

@@ -6,7 +6,7 @@ import type { RuntimeConfig } from "../config/index.ts";
 import { CORPORA, findCorpus } from "../data/index.ts";
 import type { Engine } from "../infer/index.ts";
 import { openEngine } from "../infer/node.ts";
-import { collectAnswer } from "./generate.ts";
+import { collectAnswer } from "./answer.ts";
 import { integer, number, openBackend } from "./options.ts";
 import { printJson } from "./output.ts";
 import { newRun } from "./train.ts";
@@ -38,7 +38,7 @@ async function quickstart(options: QuickstartOptions): Promise<void> {
   const { name } = findCorpus(options.corpus);
   const out = options.out ?? freeFolder(defaultOut(`quickstart-${name}`));
   const { seed, threads, minutes, json = false } = options;
-  const job = newRun({ name: "nano", data: { kind: "corpus", name }, out, json }, { training: { seed }, threads });
+  const job = newRun({ base: "nano", data: { kind: "corpus", name }, out, json }, { training: { seed }, threads });
   const result = await runTraining({ ...job, ...(minutes === undefined ? {} : { minutes }) });
   // With --json all of stdout is JSON.
   const prose = json ? process.stderr : process.stdout;

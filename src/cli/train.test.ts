@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { resolveConfig } from "../config/index.ts";
 import { flagSettings, newRun, type TrainOptions } from "./train.ts";
 
-const RUN = { name: "tiny", data: { kind: "corpus", name: "sotu" }, out: "runs/never", json: false } as const;
+const RUN = { base: "tiny", data: { kind: "corpus", name: "sotu" }, out: "runs/never", json: false } as const;
 
 describe("flags and --set", () => {
   const training = (flags: TrainOptions) => resolveConfig("tiny", flagSettings(flags)).training;

@@ -2,7 +2,7 @@
 
 import { verseForm } from "../data/index.ts";
 import type { Engine } from "../infer/index.ts";
-import { collectAnswer } from "./generate.ts";
+import { collectAnswer } from "./answer.ts";
 
 const SAMPLES = 20;
 const SHOWN = 3;

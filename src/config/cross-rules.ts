@@ -1,18 +1,15 @@
 /** Rules between settings, each with the cure. The first broken one is reported, so that causes stand before effects. */
 
-import type { ModelSettings, TrainingSettings } from "./rows.ts";
+import { FAMILY_RULES } from "./family-rules.ts";
+import type { Section } from "./row.ts";
+import type { AllSettings, ModelSettings } from "./rows.ts";
 
-interface CrossSettings {
-  readonly model: ModelSettings;
-  readonly training: TrainingSettings;
-}
-
-interface CrossRule {
+export interface CrossRule {
   /** The setting to blame, as `section.name`. */
-  readonly parameter: `model.${keyof ModelSettings}` | `training.${keyof TrainingSettings}`;
-  readonly broken: (settings: CrossSettings) => boolean;
-  readonly rule: (settings: CrossSettings) => string;
-  readonly cure: string;
+  readonly parameter: { [S in Section]: `${S}.${keyof AllSettings[S] & string}` }[Section];
+  readonly broken: (settings: AllSettings) => boolean;
+  readonly rule: (settings: AllSettings) => string;
+  readonly cure: string | ((settings: AllSettings) => string);
 }
 
 const isGrouped = (m: ModelSettings): boolean => m.nExpertGroups > 1;
@@ -52,11 +49,11 @@ export const CROSS_RULES: readonly CrossRule[] = [
   },
   {
     parameter: "model.topkMethod",
-    broken: ({ model }) => (model.topkMethod === "noaux_tc") !== (model.scoreFunc === "sigmoid"),
+    broken: ({ model }) => (model.topkMethod === "noaux_tc") !== (model.scoreFunc !== "softmax"),
     rule: ({ model }) =>
-      model.scoreFunc === "sigmoid"
-        ? "must be noaux_tc with score_func sigmoid"
-        : "must be greedy or group_limited_greedy with score_func softmax",
+      model.scoreFunc === "softmax"
+        ? "must be greedy or group_limited_greedy with score_func softmax"
+        : `must be noaux_tc with score_func ${model.scoreFunc}`,
     cure: "set both as in V3 (sigmoid, noaux_tc) or as in V2 (softmax, group_limited_greedy)",
   },
   {
@@ -78,6 +75,7 @@ export const CROSS_RULES: readonly CrossRule[] = [
     rule: ({ model }) => `must be 0 with topk_method ${model.topkMethod}, which has no bias`,
     cure: "set router_bias_speed to 0 or topk_method to noaux_tc",
   },
+  ...FAMILY_RULES,
   {
     parameter: "model.qkRopeHeadDim",
     broken: ({ model }) => model.qkRopeHeadDim % 2 !== 0,
@@ -87,7 +85,9 @@ export const CROSS_RULES: readonly CrossRule[] = [
   {
     parameter: "model.mscaleAllDim",
     broken: ({ model }) =>
-      (model.mscale === 0 || model.mscaleAllDim === 0) && !(model.mscale === 1 && model.mscaleAllDim === 0),
+      model.attention !== "csa" &&
+      (model.mscale === 0 || model.mscaleAllDim === 0) &&
+      !(model.mscale === 1 && model.mscaleAllDim === 0),
     rule: ({ model }) => `must be above 0 together with mscale (${model.mscale}), or 0 with mscale 1`,
     cure: "give both the same value, as every DeepSeek model does",
   },
@@ -110,10 +110,45 @@ export const CROSS_RULES: readonly CrossRule[] = [
     cure: "lower seq_len or raise max_seq_len",
   },
   {
+    parameter: "training.batchSize",
+    broken: ({ training, parallel }) => training.batchSize % parallel.dp !== 0,
+    rule: ({ parallel }) => `must be a multiple of dp (${parallel.dp})`,
+    cure: ({ training, parallel }) =>
+      `for example batch_size=${Math.max(1, Math.round(training.batchSize / parallel.dp)) * parallel.dp}`,
+  },
+  {
+    parameter: "training.gradAccumSteps",
+    // The one of the two that was not given may be a fraction: the other is to blame.
+    broken: ({ training: { batchSize, gradAccumSteps }, parallel }) =>
+      Number.isInteger(gradAccumSteps) && (batchSize / parallel.dp) % gradAccumSteps !== 0,
+    rule: ({ training, parallel }) => `must divide batch_size / dp (${training.batchSize / parallel.dp})`,
+    cure: "batch_size = micro_batch_size × grad_accum_steps × dp",
+  },
+  {
     parameter: "training.microBatchSize",
-    broken: ({ training }) => training.batchSize % training.microBatchSize !== 0,
-    rule: ({ training }) => `must divide batch_size (${training.batchSize})`,
-    cure: "batch_size = micro_batch_size × accumulation",
+    broken: ({ training, parallel }) => (training.batchSize / parallel.dp) % training.microBatchSize !== 0,
+    rule: ({ training, parallel }) =>
+      parallel.dp === 1
+        ? `must divide batch_size (${training.batchSize})`
+        : `must divide batch_size / dp (${training.batchSize / parallel.dp})`,
+    cure: "batch_size = micro_batch_size × grad_accum_steps × dp",
+  },
+  {
+    parameter: "training.batchSize",
+    broken: ({ training, parallel }) =>
+      training.microBatchSize * training.gradAccumSteps * parallel.dp !== training.batchSize,
+    rule: ({ training: { microBatchSize, gradAccumSteps }, parallel }) =>
+      `must be micro_batch_size × grad_accum_steps × dp (${microBatchSize} × ${gradAccumSteps} × ${parallel.dp})`,
+    cure: ({ training: { microBatchSize, gradAccumSteps }, parallel }) =>
+      `set batch_size=${microBatchSize * gradAccumSteps * parallel.dp}, or leave one of the others out`,
+  },
+  {
+    parameter: "training.warmupRatio",
+    broken: ({ training: { warmupRatio, warmupSteps, scheduleSteps } }) =>
+      warmupRatio !== null && Math.round(warmupRatio * scheduleSteps) !== warmupSteps,
+    rule: ({ training: { warmupSteps, scheduleSteps } }) =>
+      `must agree with warmup_steps (${warmupSteps} of ${scheduleSteps})`,
+    cure: "give one of them",
   },
   {
     parameter: "training.warmupSteps",
@@ -146,5 +181,23 @@ export const CROSS_RULES: readonly CrossRule[] = [
     broken: ({ training }) => training.milestoneFactors.length !== training.milestones.length,
     rule: ({ training }) => `must have one value for each of the ${training.milestones.length} milestones`,
     cure: "give as many factors as milestones",
+  },
+  {
+    parameter: "runtime.worldSize",
+    broken: ({ runtime, parallel: { tp, pp, cp, dp } }) => runtime.worldSize !== tp * pp * cp * dp,
+    rule: ({ parallel: { tp, pp, cp, dp } }) => `must be tp × pp × cp × dp (${tp} × ${pp} × ${cp} × ${dp})`,
+    cure: "leave it out: it follows from the layout",
+  },
+  {
+    parameter: "runtime.rank",
+    broken: ({ runtime }) => runtime.rank >= runtime.worldSize,
+    rule: ({ runtime }) => `must be below world_size (${runtime.worldSize})`,
+    cure: "ranks count from 0",
+  },
+  {
+    parameter: "hardware.devices",
+    broken: ({ hardware, runtime }) => runtime.worldSize > 1 && hardware.devices !== runtime.worldSize,
+    rule: ({ runtime }) => `must be the ${runtime.worldSize} ranks of the layout`,
+    cure: "leave one of the two out",
   },
 ];

@@ -1,67 +1,30 @@
 /**
- * The model's settings as the `config.json` of a Hugging Face model folder, written for and read from the classes
- * `deepseek_v2` and `deepseek_v3` of transformers. Plain keys come from the rows' aliases; rope, dtype and what the
- * classes imply are here. What Hugging Face has no key for stays in Fathom's own file.
+ * The model's settings as the `config.json` of a Hugging Face model folder, written for and read from the classes of
+ * transformers and those that DeepSeek's repositories bring along. What Hugging Face has no key for stays in Fathom's
+ * own file.
  */
 
 import { ConfigError } from "../core/errors.ts";
-import { MODEL_ROWS } from "./model-rows.ts";
-import type { Row } from "./row.ts";
+import { HF_FAMILIES, hfKeyOf, hfTypeOf, type HfFamily, type HfType } from "./hf-families.ts";
+import { readRope, ropeParameters } from "./hf-rope.ts";
 import type { ModelConfig, ModelSettings } from "./rows.ts";
 import { parseObject } from "./text.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Settings with a plain key of their own, as [name, key]; the dtype's key is not one, its values differ. */
-const PLAIN_KEYS: readonly (readonly [name: string, key: string])[] = Object.entries<Row>(MODEL_ROWS)
-  .map(([name, row]) => [name, row.aliases?.hf ?? "."] as const)
-  .filter(([name, key]) => !key.includes(".") && name !== "dtype" && name !== "ropeTheta");
+/** The type of VL2, whose language model stands in a part of its own. */
+const VISION_TYPE = "deepseek_vl_v2";
+const SIGLIP = "siglip_so400m_patch14_384";
 
-/** Keys without which a model cannot be known; the classes' own defaults for them describe other models. */
-const REQUIRED: readonly (keyof ModelSettings)[] = [
-  "vocabSize",
-  "dim",
-  "interDim",
-  "moeInterDim",
-  "nLayers",
-  "nDenseLayers",
-  "nHeads",
-  "nRoutedExperts",
-  "nActivatedExperts",
-  "kvLoraRank",
-  "qkNopeHeadDim",
-  "qkRopeHeadDim",
-  "vHeadDim",
-];
-
-const IMPLIED_BY_CLASS: Readonly<Record<string, Partial<ModelSettings>>> = {
-  deepseek_v2: {
-    scoreFunc: "softmax",
-    topkMethod: "greedy",
-    normTopkProb: false,
-    nSharedExperts: 2,
-  },
-  deepseek_v3: {
-    scoreFunc: "sigmoid",
-    topkMethod: "noaux_tc",
-    normTopkProb: true,
-    nSharedExperts: 1,
-  },
-};
-
-/** Keys whose other values name an architecture that this is not. */
-const FIXED: Readonly<Record<string, readonly unknown[]>> = {
-  hidden_act: ["silu"],
-  attention_bias: [false],
-  moe_layer_freq: [1],
-};
-
-const TORCH_DTYPES = { f32: "float32", bf16: "bfloat16", fp8: "bfloat16" } as const;
+const TORCH_DTYPES = { f32: "float32", f16: "float16", bf16: "bfloat16", fp8: "bfloat16" } as const;
+const BLOCK = [128, 128];
 
 /** Keys that transformers reads as floating point numbers and refuses without a decimal point. */
 const FLOAT_KEYS = [
   "routed_scaling_factor",
   "rope_theta",
+  "compress_rope_theta",
+  "swiglu_limit",
   "factor",
   "mscale",
   "mscale_all_dim",
@@ -79,24 +42,40 @@ export function hfConfigText(model: ModelConfig, tokens: { bos: number; eos: num
 
 /** The object that `config.json` holds. */
 export function toHfConfig(model: ModelConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
-  const isV3 = model.topkMethod === "noaux_tc";
-  const rope = ropeParameters(model);
-  const settings = model as unknown as Json;
+  if (model.vision === null) return languageConfig(model, tokens);
   return {
-    architectures: [isV3 ? "DeepseekV3ForCausalLM" : "DeepseekV2ForCausalLM"],
-    model_type: isV3 ? "deepseek_v3" : "deepseek_v2",
-    ...Object.fromEntries(PLAIN_KEYS.map(([name, key]) => [key, settings[name]])),
-    q_lora_rank: model.qLoraRank === 0 ? null : model.qLoraRank,
-    num_key_value_heads: model.nHeads,
-    hidden_act: "silu",
-    attention_bias: false,
+    architectures: ["DeepseekVLV2ForCausalLM"],
+    model_type: VISION_TYPE,
+    tile_tag: "2D",
+    global_view_pos: "head",
+    language_config: { ...languageConfig(model, tokens), ...visionLanguage(model) },
+    vision_config: { model_type: "vision", model_name: SIGLIP, layers: 27, patch_size: 14, width: 1152 },
+    projector_config: { model_type: "mlp_projector", projector_type: "downsample_mlp_gelu", n_embed: model.dim },
+    torch_dtype: TORCH_DTYPES[model.dtype],
+  };
+}
+
+/** VL2's language models are all of one class, which can also do without latent attention. */
+function visionLanguage(model: ModelConfig): Json {
+  return {
+    architectures: [HF_FAMILIES.deepseek_v2.modelClass],
+    model_type: "deepseek_v2",
+    use_mla: model.attention === "mla",
+    n_group: model.nExpertGroups,
+    topk_group: model.nLimitedGroups,
+  };
+}
+
+function languageConfig(model: ModelConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
+  const type = hfTypeOf(model);
+  const family: HfFamily = HF_FAMILIES[type];
+  return {
+    architectures: [family.modelClass],
+    model_type: type,
+    ...Object.fromEntries(family.settings.map((name) => [hfKeyOf(name), model[name]])),
+    ...Object.fromEntries(Object.entries(family.fixed).map(([key, [value]]) => [key, value])),
+    ...ofType(model, type),
     attention_dropout: 0,
-    moe_layer_freq: 1,
-    seq_aux: true,
-    ep_size: 1,
-    rope_theta: model.ropeTheta,
-    rope_scaling: rope,
-    rope_parameters: { rope_type: "default", ...rope, rope_theta: model.ropeTheta },
     bos_token_id: tokens.bos,
     eos_token_id: tokens.eos,
     torch_dtype: TORCH_DTYPES[model.dtype],
@@ -105,118 +84,128 @@ export function toHfConfig(model: ModelConfig, tokens: { bos: number; eos: numbe
   };
 }
 
+/** What is no plain key, or is one in some types only. */
+function ofType(model: ModelConfig, type: HfType): Json {
+  if (type === "bert") return { layer_norm_eps: model.rmsNormEps };
+  const rope = ropeParameters(model);
+  const both = {
+    rope_theta: model.ropeTheta,
+    rope_scaling: rope,
+    rope_parameters: { rope_type: "default", ...rope, rope_theta: model.ropeTheta },
+  };
+  if (model.attention !== "mla") return both;
+  const qLoraRank = model.qLoraRank === 0 ? null : model.qLoraRank;
+  return { ...both, q_lora_rank: qLoraRank, num_key_value_heads: model.nHeads, seq_aux: true, ep_size: 1 };
+}
+
 function fp8Format(model: ModelConfig): Json {
   return {
     quant_method: "fp8",
     fmt: "e4m3",
     activation_scheme: "dynamic",
-    weight_block_size: [128, 128],
+    weight_block_size: BLOCK,
     ...(model.scaleFmt === null ? {} : { scale_fmt: model.scaleFmt }),
   };
 }
 
-function ropeParameters(model: ModelConfig): Json | null {
-  if (model.ropeFactor === 1) return null;
-  return {
-    type: "yarn",
-    rope_type: "yarn",
-    factor: model.ropeFactor,
-    original_max_position_embeddings: model.originalSeqLen,
-    beta_fast: model.betaFast,
-    beta_slow: model.betaSlow,
-    mscale: model.mscale,
-    mscale_all_dim: model.mscaleAllDim,
-  };
-}
-
 /**
- * The model's settings from the text of a `config.json`, ready for `resolveConfig({ model })`. Rope may be given as
- * rope_theta with rope_scaling, or as rope_parameters (transformers 5).
+ * The model's settings from the text of a `config.json`, ready for `resolveConfig({ model })`. A key that is absent
+ * means what it means to the class of its `model_type`. Rope may be given as rope_theta with rope_scaling, or as
+ * rope_parameters (transformers 5); the type of the weights as torch_dtype or dtype.
  *
  * @throws FormatError when the text is not a JSON object. @throws ConfigError when it describes another architecture or
  * lacks a key.
  */
 export function fromHfConfig(text: string, file = "config.json"): Partial<ModelSettings> {
   const config = parseObject(text, file);
-  const implied = checkArchitecture(config);
-  const plain = PLAIN_KEYS.filter(([, key]) => config[key] !== undefined && config[key] !== null);
+  if (config.model_type === VISION_TYPE) return readVision(config, file);
+  return readLanguage(config, typeOf(config), file);
+}
+
+function typeOf(config: Json): HfType {
+  const type = config.model_type;
+  if (typeof type === "string" && Object.hasOwn(HF_FAMILIES, type)) return type as HfType;
+  const known = [...Object.keys(HF_FAMILIES), VISION_TYPE];
+  throw new ConfigError("model_type", `must be one of ${known.join(", ")}`, type ?? "none");
+}
+
+function readVision(config: Json, file: string): Partial<ModelSettings> {
+  const language = part(config, "language_config", file);
+  const { model_name: name } = part(config, "vision_config", file);
+  if (name !== SIGLIP) throw new ConfigError("vision_config.model_name", `must be ${SIGLIP}`, name ?? "none");
+  const outer = { torch_dtype: config.dtype ?? config.torch_dtype };
+  const type = language.use_mla === false ? "deepseek" : "deepseek_v2";
+  return { ...readLanguage({ ...outer, ...language }, type, file), vision: "siglip_so400m" };
+}
+
+function part(config: Json, key: string, file: string): Json {
+  const value = config[key];
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Json;
+  throw new ConfigError(`${file} ${key}`, "must be an object", value ?? "none");
+}
+
+function readLanguage(config: Json, type: HfType, file: string): Partial<ModelSettings> {
+  const family: HfFamily = HF_FAMILIES[type];
+  checkFixed(config, family);
+  const given = family.settings.filter((name) => config[hfKeyOf(name)] !== undefined && config[hfKeyOf(name)] !== null);
   const settings: Record<string, unknown> = {
-    ...implied,
-    ...Object.fromEntries(plain.map(([name, key]) => [name, config[key]])),
-    qLoraRank: config.q_lora_rank ?? 0,
-    ...readRope(config),
+    ...family.implied,
+    ...Object.fromEntries(given.map((name) => [name, config[hfKeyOf(name)]])),
+    ...readNulls(config),
+    ...(type === "bert" ? readEncoder(config) : readRope(config, type === "deepseek_v4")),
     ...readDtype(config),
   };
-  for (const name of REQUIRED) {
+  for (const name of family.required) {
     if (settings[name] !== undefined) continue;
-    const hf = PLAIN_KEYS.find(([plainName]) => plainName === name)![1];
-    throw new ConfigError(`${file} ${hf}`, "must be given", undefined, "take the config.json of the checkpoint itself");
+    const cure = "take the config.json of the checkpoint itself";
+    throw new ConfigError(`${file} ${hfKeyOf(name)}`, "must be given", undefined, cure);
   }
-  return settings;
+  return withoutExperts(settings);
 }
 
-function checkArchitecture(config: Json): Partial<ModelSettings> {
-  const implied = IMPLIED_BY_CLASS[String(config.model_type)];
-  if (implied === undefined) {
-    throw new ConfigError("model_type", "must be deepseek_v2 or deepseek_v3", config.model_type ?? "none");
-  }
-  for (const [key, allowed] of Object.entries(FIXED)) {
+function checkFixed(config: Json, { fixed }: HfFamily): void {
+  for (const [key, allowed] of Object.entries(fixed)) {
     const value = config[key];
     if (value === undefined || allowed.includes(value)) continue;
-    throw new ConfigError(key, `must be ${JSON.stringify(allowed[0])} in a DeepSeek model`, value);
+    throw new ConfigError(key, `must be ${JSON.stringify(allowed[0])} in a model of this type`, value);
   }
-  return implied;
 }
 
-function readRope(config: Json): Partial<ModelSettings> {
-  const rope = (config.rope_parameters ?? config.rope_scaling ?? {}) as Json;
-  const theta = (rope.rope_theta ?? config.rope_theta ?? MODEL_ROWS.ropeTheta.default) as number;
-  const type = rope.rope_type ?? rope.type ?? "default";
-  if (type === "default") return { ropeTheta: theta, ropeFactor: 1 };
-  if (type !== "yarn") {
-    throw new ConfigError("rope_scaling.rope_type", "must be yarn or default", type);
-  }
-  if (rope.factor === undefined || rope.factor === null) {
-    throw new ConfigError("rope_scaling.factor", "must be given with yarn", rope.factor ?? "none");
-  }
-  if (rope.attention_factor !== undefined && rope.attention_factor !== null) {
-    throw new ConfigError(
-      "rope_scaling.attention_factor",
-      "must be absent",
-      rope.attention_factor,
-      "give mscale and mscale_all_dim",
-    );
-  }
+/** Where null is a value: no compression of queries, no shared experts, no routed experts at all. */
+function readNulls(config: Json): Partial<ModelSettings> {
+  const isNull = (key: string): boolean => config[key] === null;
   return {
-    ropeTheta: theta,
-    ropeFactor: rope.factor as number,
-    originalSeqLen: (rope.original_max_position_embeddings ?? config.max_position_embeddings) as number,
-    betaFast: (rope.beta_fast ?? MODEL_ROWS.betaFast.default) as number,
-    betaSlow: (rope.beta_slow ?? MODEL_ROWS.betaSlow.default) as number,
-    ...readMscale(rope),
+    ...(typeof config.q_lora_rank === "number" ? { qLoraRank: config.q_lora_rank } : {}),
+    ...(isNull("q_lora_rank") ? { qLoraRank: 0 } : {}),
+    ...(isNull("n_shared_experts") ? { nSharedExperts: 0 } : {}),
+    ...(isNull("n_routed_experts") ? { nRoutedExperts: 0, nSharedExperts: 0, nActivatedExperts: 0 } : {}),
   };
 }
 
-/** Without both keys, transformers scales cos and sin by f(1) and the softmax by f(mscale_all_dim or 0)². */
-function readMscale(rope: Json): Partial<ModelSettings> {
-  if (Boolean(rope.mscale) === Boolean(rope.mscale_all_dim)) {
-    return rope.mscale
-      ? { mscale: rope.mscale as number, mscaleAllDim: rope.mscale_all_dim as number }
-      : { mscale: 1, mscaleAllDim: 0 };
-  }
-  if (!rope.mscale_all_dim && rope.mscale === 1) return { mscale: 1, mscaleAllDim: 0 };
-  throw new ConfigError(
-    "rope_scaling.mscale_all_dim",
-    "must be given together with mscale",
-    rope.mscale_all_dim ?? "none",
-  );
+function readEncoder(config: Json): Partial<ModelSettings> {
+  return { rmsNormEps: (config.layer_norm_eps ?? 1e-12) as number };
+}
+
+/** Without experts every layer is dense, whatever first_k_dense_replace says. */
+function withoutExperts(settings: Partial<ModelSettings>): Partial<ModelSettings> {
+  return settings.nRoutedExperts === 0 ? { ...settings, nDenseLayers: settings.nLayers! } : settings;
 }
 
 function readDtype(config: Json): Partial<ModelSettings> {
   const quantization = config.quantization_config as Json | null | undefined;
-  if (quantization?.quant_method === "fp8") {
-    return { dtype: "fp8", scaleFmt: (quantization.scale_fmt ?? null) as "ue8m0" | null };
-  }
+  if (quantization !== undefined && quantization !== null) return readFp8(quantization);
   const dtype = config.dtype ?? config.torch_dtype;
-  return dtype === undefined ? {} : { dtype: dtype as "bf16" };
+  return dtype === undefined || dtype === null ? {} : { dtype: dtype as "bf16" };
+}
+
+function readFp8(quantization: Json): Partial<ModelSettings> {
+  const { quant_method: method, weight_block_size: block, scale_fmt: scaleFmt } = quantization;
+  if (method !== "fp8") {
+    const cure = "take the checkpoint that it was made from";
+    throw new ConfigError("quantization_config.quant_method", "must be fp8", method ?? "none", cure);
+  }
+  if (block !== undefined && JSON.stringify(block) !== JSON.stringify(BLOCK)) {
+    throw new ConfigError("quantization_config.weight_block_size", "must be [128, 128]", block);
+  }
+  return { dtype: "fp8", scaleFmt: (scaleFmt ?? null) as "ue8m0" | null };
 }

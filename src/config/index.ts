@@ -1,9 +1,32 @@
 /** Configuration: the list of all parameters, presets, and the way from what a user wrote to checked numbers. */
 
+export { fromGguf, type GgufFacts } from "./gguf-config.ts";
 export { fromHfConfig, hfConfigText } from "./hf-config.ts";
-export { findParameter, listParameters, rowOf, spellingsOf, toSnakeCase } from "./names.ts";
+export { describeParameter, parametersByLayer, type ParameterFacts } from "./explain.ts";
+export { findParameter, listParameters, pathOf, rowOf, spellingsOf, toSnakeCase, type ParameterName } from "./names.ts";
 export { preset, presetNames, type RunSettings } from "./presets.ts";
 export { resolveConfig, type ConfigInput, type ResolvedConfig } from "./resolve.ts";
-export type { Row, Section, Value } from "./row.ts";
-export type { GenerationConfig, ModelConfig, RunConfig, RuntimeConfig, TrainingConfig } from "./rows.ts";
-export { configHash, diffConfigs, fromJson, printConfig, toJson, type SettingChange } from "./text.ts";
+export type { Layer, Row, Section, Value, Verb } from "./row.ts";
+export type {
+  GenerationConfig,
+  ModelConfig,
+  ParallelConfig,
+  RunConfig,
+  RuntimeConfig,
+  TrainingConfig,
+} from "./rows.ts";
+export type { OpenRunFile, RunFilePort } from "./run-file.ts";
+export { editRunFile, openRunFile } from "./run-files.ts";
+export {
+  changedSettings,
+  configHash,
+  diffConfigs,
+  fromJson,
+  isHashOf,
+  printConfig,
+  settingOf,
+  toJson,
+  type SettingChange,
+} from "./text.ts";
+export { checkRuns, idleSettings, readersOf, type IdleSetting } from "./usage.ts";
+export { rangeText } from "./values.ts";

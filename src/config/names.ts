@@ -21,17 +21,33 @@ export function rowOf({ section, name }: ParameterName): Row {
   return (ROWS[section] as Readonly<Record<string, Row>>)[name]!;
 }
 
-/** All parameters in the order of their rows. */
-export function listParameters(): ParameterName[] {
-  return SECTIONS.flatMap((section) => Object.keys(ROWS[section]).map((name) => ({ section, name })));
+const BY_SECTION = Object.fromEntries(
+  SECTIONS.map((section) => [section, Object.keys(ROWS[section]).map((name) => ({ section, name }))]),
+) as unknown as Readonly<Record<Section, readonly ParameterName[]>>;
+
+const ALL: readonly ParameterName[] = SECTIONS.flatMap((section) => BY_SECTION[section]);
+
+/** All parameters, or those of one section, in the order of their rows. */
+export function listParameters(section?: Section): readonly ParameterName[] {
+  return section === undefined ? ALL : BY_SECTION[section];
 }
 
 /** Every spelling of a parameter: its own name in snake_case first, then its aliases. */
 export function spellingsOf(parameter: ParameterName): string[] {
-  const { hf, gguf, megatron, other = [] }: Aliases = rowOf(parameter).aliases ?? {};
-  const aliases = [hf, gguf, megatron, ...other].filter((alias) => alias !== undefined);
+  const { demo, hf, gguf, megatron, articles = [], other = [] }: Aliases = rowOf(parameter).aliases ?? {};
+  const aliases = [demo, hf, gguf, megatron, ...articles, ...other].filter((alias) => alias !== undefined);
   return [...new Set([toSnakeCase(parameter.name), ...aliases])];
 }
+
+/** `section.name` in snake_case. */
+export function pathOf({ section, name }: ParameterName): string {
+  const key = `${section}.${name}`;
+  const known = paths.get(key) ?? `${section}.${toSnakeCase(name)}`;
+  paths.set(key, known);
+  return known;
+}
+
+const paths = new Map<string, string>();
 
 /** One form for hidden_size, hiddenSize, --hidden-size and deepseek2.hidden_size. */
 function normalise(spelling: string): string {
@@ -58,30 +74,50 @@ function knownSpellings(): Map<string, ParameterName[]> {
  * @throws ConfigError when no parameter has it, or several have and no section says which.
  */
 export function findParameter(spelling: string): ParameterName {
-  const [head = "", ...rest] = spelling.split(".");
-  const section = SECTIONS.find((s) => s === head && rest.length > 0);
-  const spellings = knownSpellings();
-  const found = (spellings.get(normalise(section === undefined ? spelling : rest.join("."))) ?? []).filter(
-    (parameter) => section === undefined || parameter.section === section,
-  );
+  const { section, found } = candidates(spelling);
   if (found.length === 1) return found[0]!;
   if (found.length > 1) {
-    const full = found.map((parameter) => `${parameter.section}.${toSnakeCase(parameter.name)}`);
+    const full = found.map(pathOf);
     throw new ConfigError(spelling, "must name one parameter", undefined, `write ${full.join(" or ")}`);
   }
   throw unknownParameter(spelling, section);
+}
+
+function candidates(spelling: string): { section: Section | undefined; found: ParameterName[] } {
+  const [head = "", ...rest] = spelling.split(".");
+  const section = SECTIONS.find((s) => s === head && rest.length > 0);
+  const all = knownSpellings().get(normalise(section === undefined ? spelling : rest.join("."))) ?? [];
+  return { section, found: section === undefined ? all : all.filter((parameter) => parameter.section === section) };
+}
+
+/** Whether a spelling names one parameter, alone or with its section in front. */
+export function hasParameter(spelling: string): boolean {
+  return candidates(spelling).found.length === 1;
 }
 
 function unknownParameter(spelling: string, section: Section | undefined): ConfigError {
   const bare = normalise(section === undefined ? spelling : spelling.slice(section.length + 1));
   const elsewhere = knownSpellings().get(bare)?.[0];
   if (elsewhere !== undefined) {
-    const cure = `write ${elsewhere.section}.${toSnakeCase(elsewhere.name)}`;
+    const cure = `write ${pathOf(elsewhere)}`;
     return new ConfigError(spelling, `must be a parameter of ${section}`, undefined, cure);
   }
   const near = nearest(bare, namesOf(section));
-  const cure = near === undefined ? "fathom.json of any saved run lists them all" : `did you mean ${near}?`;
-  return new ConfigError(spelling, "must be a known parameter", undefined, cure);
+  const cure = near === undefined ? "fathom explain lists them all" : `did you mean ${near}?`;
+  return new ConfigError(spelling, "must be a known parameter", undefined, notReal(bare) ?? cure);
+}
+
+/** Names that articles give and that set nothing in any model or engine, with what is true instead. */
+const NOT_REAL: Readonly<Record<string, string>> = {
+  text_encoder_weight: "no DeepSeek model weighs encoders; image_gate scales the embeddings of images",
+  cuda_launch_blocking: "it is a switch for debugging that makes every kernel wait; leave it out",
+  allow_tf32: "it changes f32 products on some GPUs only; precision_recipe bf16 is faster",
+  residual_compression: "it does not exist; compression_ratio is the bottleneck that articles mean",
+};
+
+function notReal(spelling: string): string | undefined {
+  const plain = spelling.replaceAll("_", "");
+  return Object.entries(NOT_REAL).find(([name]) => name.replaceAll("_", "") === plain)?.[1];
 }
 
 function namesOf(section: Section | undefined): string[] {

@@ -5,19 +5,19 @@
 
 import { ConfigError } from "../core/errors.ts";
 import { CROSS_RULES } from "./cross-rules.ts";
-import { MODEL_DEFAULTS, trainingDefaults } from "./defaults.ts";
-import { findParameter, listParameters, rowOf, toSnakeCase, type ParameterName } from "./names.ts";
+import { defaultRules, FILL_ORDER } from "./defaults.ts";
+import {
+  findParameter,
+  hasParameter,
+  listParameters,
+  pathOf,
+  rowOf,
+  toSnakeCase,
+  type ParameterName,
+} from "./names.ts";
 import { preset, type RunSettings } from "./presets.ts";
-import type { Row, Section, Value } from "./row.ts";
-import type {
-  GenerationConfig,
-  ModelConfig,
-  ModelSettings,
-  RunConfig,
-  RuntimeConfig,
-  TrainingConfig,
-  TrainingSettings,
-} from "./rows.ts";
+import { isRule, SECTIONS, type Row, type Section, type Value } from "./row.ts";
+import type { AllSettings, ModelConfig, ModelSettings, RunConfig, TrainingConfig, TrainingSettings } from "./rows.ts";
 import { checkValue } from "./values.ts";
 
 /**
@@ -50,22 +50,23 @@ type GivenValues = Map<string, Given>;
  * const { model, training } = resolveConfig("nano", { lr: 1e-3, hidden_size: 384 });
  */
 export function resolveConfig(base: string | ConfigInput, overrides: ConfigInput = {}): ResolvedConfig {
+  return resolveLayers([typeof base === "string" ? { preset: base } : base, overrides]);
+}
+
+/** The configuration of several sources, of which a later one wins. @throws ConfigError as `resolveConfig` does. */
+export function resolveLayers(layers: readonly ConfigInput[]): ResolvedConfig {
   const given: GivenValues = new Map();
-  collect(typeof base === "string" ? { preset: base } : base, given);
-  collect(overrides, given);
+  for (const layer of layers) collect(layer, given);
 
   const why: Record<string, string> = {};
-  const model = fill<ModelSettings>("model", given, why, MODEL_DEFAULTS);
-  const training = fill<TrainingSettings>("training", given, why, trainingDefaults(model));
-  const generation = fill<GenerationConfig>("generation", given, why);
-  const runtime = fill<RuntimeConfig>("runtime", given, why);
-  checkTogether(model, training, given);
+  const all = {} as { -readonly [S in Section]: AllSettings[S] };
+  for (const section of FILL_ORDER) Object.assign(all, { [section]: fill(section, all, given, why) });
+  checkTogether(all, given);
 
   return freezeDeep({
-    model: deriveModel(model, why),
-    training: deriveTraining(training, why),
-    generation,
-    runtime,
+    ...all,
+    model: deriveModel(all.model, why),
+    training: deriveTraining(all.training, why),
     why,
   });
 }
@@ -82,7 +83,7 @@ function collect(input: ConfigInput, given: GivenValues): void {
     if (before !== undefined && !isEqual(before.value, checked)) {
       throw new ConfigError(
         spelling,
-        `must agree with ${before.spelling} (${String(before.value)})`,
+        `must agree with ${before.spelling} (${show(before.value)})`,
         value,
         "give one of them",
       );
@@ -105,49 +106,56 @@ function collectPreset(name: unknown, given: GivenValues): void {
   }
 }
 
-/** Leaves of nested plain objects with their dotted paths; lists are leaves. */
+/** The value that a preset itself gives to a parameter, undefined where it leaves the default. */
+export function presetGives(name: string, parameter: ParameterName): Value | undefined {
+  const given: GivenValues = new Map();
+  collectPreset(name, given);
+  return given.get(keyOf(parameter))?.value;
+}
+
+/** Leaves of nested plain objects with their dotted paths; lists are leaves, and so are the shares of a mixture. */
 function flatten(value: object, prefix = ""): [string, unknown][] {
   return Object.entries(value).flatMap(([key, child]): [string, unknown][] => {
-    if (child === undefined) return [];
-    if (typeof child !== "object" || child === null || Array.isArray(child)) return [[prefix + key, child]];
-    return flatten(child, `${prefix}${key}.`);
+    // A section whose lines are all comments is null in YAML.
+    const isEmptySection = child === null && prefix === "" && (SECTIONS as readonly string[]).includes(key);
+    if (child === undefined || isEmptySection) return [];
+    const path = prefix + key;
+    if (typeof child !== "object" || child === null || Array.isArray(child) || isWeights(path)) return [[path, child]];
+    return flatten(child, `${path}.`);
   });
 }
 
-function fill<T>(
-  section: Section,
-  given: GivenValues,
-  why: Record<string, string>,
-  rules: Readonly<Record<string, ((settings: T) => unknown) | undefined>> = {},
-): T {
-  const parameters = listParameters().filter((parameter) => parameter.section === section);
+function isWeights(path: string): boolean {
+  return hasParameter(path) && rowOf(findParameter(path)).type === "weights";
+}
+
+function fill(section: Section, all: AllSettings, given: GivenValues, why: Record<string, string>): unknown {
+  const parameters = listParameters(section);
   const settings: Record<string, unknown> = {};
   for (const parameter of parameters) {
     const entry = given.get(keyOf(parameter));
-    const { default: byDefault } = rowOf(parameter);
-    settings[parameter.name] = entry === undefined ? byDefault : entry.value;
-    why[pathOf(parameter)] = entry?.why ?? defaultReason(rowOf(parameter));
+    const row = rowOf(parameter);
+    settings[parameter.name] = entry === undefined ? row.default : entry.value;
+    why[pathOf(parameter)] = entry?.why ?? defaultReason(row);
   }
-  for (const [name, rule] of Object.entries(rules)) {
-    if (rule !== undefined && !given.has(keyOf({ section, name }))) settings[name] = rule(settings as T);
+  for (const [name, rule] of Object.entries(defaultRules(section, all))) {
+    if (!given.has(keyOf({ section, name }))) settings[name] = rule(settings as never);
   }
-  return settings as T;
+  return settings;
 }
 
-function defaultReason(row: Row): string {
-  const rule =
-    typeof row.default === "object" && row.default !== null && "rule" in row.default ? row.default.rule : undefined;
-  return rule === undefined ? `default: ${row.why}` : `default (${rule}): ${row.why}`;
+function defaultReason({ default: byDefault, why }: Row): string {
+  return isRule(byDefault) ? `default (${byDefault.rule}): ${why}` : `default: ${why}`;
 }
 
-function checkTogether(model: ModelSettings, training: TrainingSettings, given: GivenValues): void {
-  const settings = { model, training };
+function checkTogether(settings: AllSettings, given: GivenValues): void {
   const broken = CROSS_RULES.find((rule) => rule.broken(settings));
   if (broken === undefined) return;
-  const [section, name] = broken.parameter.split(".") as ["model" | "training", string];
-  const value = (settings[section] as unknown as Readonly<Record<string, unknown>>)[name];
+  const [section, name] = broken.parameter.split(".") as [Section, string];
+  const value = (settings[section] as Readonly<Record<string, unknown>>)[name];
   const spelling = given.get(broken.parameter)?.spelling ?? toSnakeCase(name);
-  throw new ConfigError(spelling, broken.rule(settings), value, broken.cure);
+  const cure = typeof broken.cure === "string" ? broken.cure : broken.cure(settings);
+  throw new ConfigError(spelling, broken.rule(settings), value, cure);
 }
 
 function deriveModel(model: ModelSettings, why: Record<string, string>): ModelConfig {
@@ -170,21 +178,16 @@ function yarnMscale(factor: number, mscale: number): number {
 }
 
 function deriveTraining(training: TrainingSettings, why: Record<string, string>): TrainingConfig {
-  why["training.grad_accum_steps"] = "derived: batch_size / micro_batch_size";
   why["training.tokens_per_step"] = "derived: batch_size · seq_len";
-  return {
-    ...training,
-    gradAccumSteps: training.batchSize / training.microBatchSize,
-    tokensPerStep: training.batchSize * training.seqLen,
-  };
+  return { ...training, tokensPerStep: training.batchSize * training.seqLen };
 }
 
 function keyOf({ section, name }: ParameterName): string {
   return `${section}.${name}`;
 }
 
-function pathOf({ section, name }: ParameterName): string {
-  return `${section}.${toSnakeCase(name)}`;
+function show(value: Value): string {
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
 }
 
 function isEqual(a: Value, b: Value): boolean {

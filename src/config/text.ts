@@ -1,12 +1,13 @@
 /** The resolved configuration as text: printed, saved as JSON, hashed, compared. */
 
 import { FormatError } from "../core/errors.ts";
-import { listParameters, toSnakeCase, type ParameterName } from "./names.ts";
+import { defaultRules } from "./defaults.ts";
+import { listParameters, pathOf, rowOf, toSnakeCase, type ParameterName } from "./names.ts";
 import { resolveConfig, type ResolvedConfig } from "./resolve.ts";
-import { SECTIONS, type Value } from "./row.ts";
+import { isRule, SECTIONS, type Section, type Value } from "./row.ts";
 import type { RunConfig } from "./rows.ts";
 
-function settingOf(config: RunConfig, { section, name }: ParameterName): Value {
+export function settingOf(config: RunConfig, { section, name }: ParameterName): Value {
   return (config[section] as unknown as Readonly<Record<string, Value>>)[name]!;
 }
 
@@ -14,7 +15,7 @@ function settingOf(config: RunConfig, { section, name }: ParameterName): Value {
 export function toJson(config: RunConfig): string {
   const sections = Object.fromEntries(
     SECTIONS.map((section) => {
-      const own = listParameters().filter((parameter) => parameter.section === section);
+      const own = listParameters(section);
       return [section, Object.fromEntries(own.map((p) => [toSnakeCase(p.name), settingOf(config, p)]))];
     }),
   );
@@ -52,10 +53,58 @@ export function printConfig(config: ResolvedConfig): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** 16 hexadecimal digits that change with any setting: 64-bit FNV-1a of the settings. */
+/** Settings that differ from what they would be by default, in the order of the rows. */
+export function changedSettings(config: RunConfig): ParameterName[] {
+  return SECTIONS.flatMap((section) => changedIn(section, config));
+}
+
+function changedIn(section: Section, config: RunConfig): ParameterName[] {
+  const parameters = listParameters(section);
+  const defaults: Record<string, unknown> = {};
+  for (const parameter of parameters) {
+    const { default: byDefault } = rowOf(parameter);
+    defaults[parameter.name] = isRule(byDefault) ? byDefault : settingOf(config, parameter);
+  }
+  const changed = new Set<string>();
+  for (const [name, rule] of Object.entries(defaultRules(section, config))) {
+    const value = settingOf(config, { section, name });
+    if (!isSame(rule(defaults as never), value)) changed.add(name);
+    defaults[name] = value;
+  }
+  return parameters.filter((parameter) => {
+    const { default: byDefault } = rowOf(parameter);
+    return isRule(byDefault) ? changed.has(parameter.name) : !isSame(byDefault, settingOf(config, parameter));
+  });
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/**
+ * 16 hexadecimal digits that change with any setting that is not at its default, so that a new parameter leaves the
+ * hashes of older runs as they are: 64-bit FNV-1a of the changed settings.
+ */
 export function configHash(config: RunConfig): string {
+  return fnv1a(
+    changedSettings(config)
+      .map((parameter) => `${pathOf(parameter)}=${JSON.stringify(settingOf(config, parameter))}\n`)
+      .join(""),
+  );
+}
+
+/**
+ * Whether `hash` was saved with this configuration.
+ *
+ * @param text - the file that the configuration was read from; the first runs hashed the whole of it.
+ */
+export function isHashOf(hash: string, config: RunConfig, text: string): boolean {
+  return hash === configHash(config) || hash === fnv1a(text);
+}
+
+function fnv1a(text: string): string {
   let hash = 0xcbf29ce484222325n;
-  for (const byte of new TextEncoder().encode(toJson(config))) {
+  for (const byte of new TextEncoder().encode(text)) {
     hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
   }
   return hash.toString(16).padStart(16, "0");
@@ -72,9 +121,9 @@ export interface SettingChange {
 export function diffConfigs(before: RunConfig, after: RunConfig): SettingChange[] {
   return listParameters()
     .map((parameter) => ({
-      path: `${parameter.section}.${toSnakeCase(parameter.name)}`,
+      path: pathOf(parameter),
       before: settingOf(before, parameter),
       after: settingOf(after, parameter),
     }))
-    .filter((change) => JSON.stringify(change.before) !== JSON.stringify(change.after));
+    .filter((change) => !isSame(change.before, change.after));
 }

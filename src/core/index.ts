@@ -1,5 +1,15 @@
 /** Errors, element types and random numbers that every room may use. Runs anywhere. */
 
+export {
+  BLOCK_TYPES,
+  blockElementsOf,
+  decodeBlocks,
+  encodeBlocks,
+  isBlockType,
+  typeForRows,
+  type BlockType,
+  type WritableBlockType,
+} from "./blocks/block-codec.ts";
 export { bytesOf, DTYPES, fromBf16Bits, toBf16Bits } from "./dtype.ts";
 export type { DType, DTypeInfo } from "./dtype.ts";
 export {
@@ -17,5 +27,7 @@ export {
   ShapeError,
   UnsupportedError,
 } from "./errors.ts";
+export { fromE4m3Bits, fromE8m0Bits, fromF16Bits, toE4m3Bits, toF16Bits } from "./float-formats.ts";
+export { decodeFp4Rows, decodeFp8Rows, encodeFp8Rows, type ScaleFormat } from "./fp8-blocks.ts";
 export { philox4x32, Rng, streamKey } from "./rng.ts";
 export type { RngState } from "./rng.ts";

@@ -1,29 +1,21 @@
 /** Reads tensors from one safetensors file, or from the shards that an index names, by byte ranges. */
 
-import { FormatError, invariant, IoError } from "../core/errors.ts";
+import { FormatError, IoError } from "../core/errors.ts";
 import { folderOf, type FilePort, type ReadableFile } from "./file-port.ts";
-import { readSafetensorsHeader, type SafetensorsHeader, type TensorInfo } from "./safetensors-header.ts";
+import { JsonFault, JsonMembers, skipSpace } from "./json-members.ts";
+import { readHeader, readSafetensorsHeader, type KeepTensor, type SafetensorsTensor } from "./safetensors-header.ts";
+import { closeAll, openRanges, type OpenTensors } from "./tensor-reader.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 /** An index of 163 shards and 92,000 names has 9 MB; more than ten times that is not an index. */
 const MAX_INDEX_BYTES = 100_000_000;
+/** File systems allow 255 bytes. */
+const MAX_SHARD_NAME = 300;
 
-export interface LocatedTensor extends TensorInfo {
-  /** Path of the file that holds it. */
-  readonly file: string;
-}
-
-/** Open tensors; ends with `close`. */
-export interface TensorReader {
-  readonly tensors: ReadonlyMap<string, LocatedTensor>;
+/** Open tensors of safetensors files with the metadata of their headers. */
+export interface TensorReader extends OpenTensors<SafetensorsTensor> {
   readonly metadata: Readonly<Record<string, string>>;
-  /**
-   * Bytes of a tensor, all of them or `length` from `begin` on, both counted within the tensor.
-   * @throws FormatError when the file has become shorter.
-   */
-  read(name: string, begin?: number, length?: number): Promise<Uint8Array>;
-  close(): Promise<void>;
 }
 
 /**
@@ -33,29 +25,32 @@ export interface TensorReader {
  */
 export async function openTensors(port: FilePort, path: string): Promise<TensorReader> {
   const target = await findTarget(port, path);
-  const shards = target.endsWith(".json") ? await readIndex(port, target) : new Map([[target, undefined]]);
-  const tensors = new Map<string, LocatedTensor>();
+  const index = target.endsWith(".json") ? await readIndex(port, target) : undefined;
   const metadata: [string, string][] = [];
   const files = new Map<string, ReadableFile>();
-  const close = async (): Promise<void> => {
-    for (const file of files.values()) await file.close();
-    files.clear();
+  const open = async (path: string): Promise<ReadableFile> => {
+    files.set(path, await port.openRead(path));
+    return files.get(path)!;
   };
+  let tensors: ReadonlyMap<string, SafetensorsTensor>;
   try {
-    for (const [file, names] of shards) {
-      const open = await port.openRead(file);
-      files.set(file, open);
-      const header = await readSafetensorsHeader(open);
-      addShard(file, header, names ?? header.tensors.keys(), tensors);
+    if (index === undefined) {
+      const header = await readSafetensorsHeader(await open(target));
+      tensors = header.tensors;
       metadata.push(...Object.entries(header.metadata));
+    } else {
+      const located: Map<string, string | SafetensorsTensor> = index;
+      for (const path of new Set(index.values())) {
+        const own = await readHeader(await open(path), keepNamed(located, path));
+        metadata.push(...Object.entries(own));
+      }
+      tensors = checkLocated(located);
     }
   } catch (error) {
-    await close();
+    await closeAll(files);
     throw error;
   }
-  const read = (name: string, begin?: number, length?: number): Promise<Uint8Array> =>
-    readRange(tensors.get(name), files, name, begin, length);
-  return { tensors, metadata: Object.fromEntries(metadata), read, close };
+  return { ...openRanges(tensors, files), metadata: Object.fromEntries(metadata) };
 }
 
 async function findTarget(port: FilePort, path: string): Promise<string> {
@@ -68,70 +63,97 @@ async function findTarget(port: FilePort, path: string): Promise<string> {
   });
 }
 
-/** Names of the tensors of each shard, by the shard's path. */
-async function readIndex(port: FilePort, path: string): Promise<Map<string, string[]>> {
-  const weightMap = await readWeightMap(port, path);
-  const shards = new Map<string, string[]>();
-  for (const [name, shard] of Object.entries(weightMap)) {
-    if (typeof shard !== "string" || /[/\\]|^\.*$/.test(shard)) {
-      throw new FormatError(path, `must name a file of the same folder for ${name}`, { got: shard });
-    }
-    const file = `${folderOf(path)}/${shard}`;
-    const names = shards.get(file);
-    if (names === undefined) shards.set(file, [name]);
-    else names.push(name);
-  }
-  return shards;
+/**
+ * Puts each tensor that the index names in the place of its shard's path, in the index itself: two tables of a hundred
+ * thousand names would double the memory.
+ */
+function keepNamed(located: Map<string, string | SafetensorsTensor>, path: string): KeepTensor {
+  return (name, tensor) => {
+    const found = located.get(name);
+    if (found === path) located.set(name, tensor);
+    return typeof found !== "object" || found.file !== path;
+  };
 }
 
-async function readWeightMap(port: FilePort, path: string): Promise<object> {
+function checkLocated(
+  located: ReadonlyMap<string, string | SafetensorsTensor>,
+): ReadonlyMap<string, SafetensorsTensor> {
+  for (const [name, found] of located) {
+    if (typeof found !== "string") continue;
+    throw new FormatError(found, `must hold ${name}, as the index says`, { cure: "copy or download the shard again" });
+  }
+  return located as ReadonlyMap<string, SafetensorsTensor>;
+}
+
+/** The path of the shard that holds each tensor, by the tensor's name. */
+async function readIndex(port: FilePort, path: string): Promise<Map<string, string>> {
+  const text = await readIndexText(port, path);
+  try {
+    return readWeightMap(text, findWeightMap(text, path), path);
+  } catch (fault) {
+    if (fault instanceof JsonFault) throw indexFault(text, path, fault.at, fault.message);
+    throw fault;
+  }
+}
+
+async function readIndexText(port: FilePort, path: string): Promise<string> {
   const file = await port.openRead(path);
   try {
     if (file.bytes > MAX_INDEX_BYTES) {
       throw new FormatError(path, `must be an index of at most ${MAX_INDEX_BYTES} bytes`, { got: file.bytes });
     }
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.read(0, file.bytes));
-    const { weight_map: weightMap } = JSON.parse(text) as { weight_map?: unknown };
-    if (typeof weightMap === "object" && weightMap !== null) return weightMap;
-  } catch (cause) {
-    if (!(cause instanceof TypeError || cause instanceof SyntaxError)) throw cause;
+    return new TextDecoder("utf-8", { fatal: true }).decode(await file.read(0, file.bytes));
+  } catch (error) {
+    if (error instanceof TypeError) throw new FormatError(path, "must be UTF-8 text");
+    throw error;
   } finally {
     await file.close();
   }
-  throw new FormatError(path, "must be a JSON object with a weight_map");
 }
 
-function addShard(
-  file: string,
-  header: SafetensorsHeader,
-  names: Iterable<string>,
-  tensors: Map<string, LocatedTensor>,
-): void {
-  for (const name of names) {
-    const info = header.tensors.get(name);
-    if (info === undefined) {
-      throw new FormatError(file, `must hold ${name}, as the index says`, { cure: "copy or download the shard again" });
-    }
-    tensors.set(name, { ...info, file });
+function indexFault(text: string, path: string, at: number, what: string, got?: unknown): FormatError {
+  const offset = new TextEncoder().encode(text.slice(0, at)).length;
+  return new FormatError(path, what, { offset, ...(got === undefined ? {} : { got }) });
+}
+
+function findWeightMap(text: string, path: string): number {
+  const members = new JsonMembers(text, skipSpace(text, 0));
+  for (let key = members.next(); key !== undefined; key = members.next()) {
+    if (key === "weight_map") return members.at();
   }
+  throw new FormatError(path, "must be a JSON object with a weight_map", { offset: 0 });
 }
 
-async function readRange(
-  tensor: LocatedTensor | undefined,
-  files: ReadonlyMap<string, ReadableFile>,
-  name: string,
-  begin = 0,
-  length = (tensor?.bytes ?? 0) - begin,
-): Promise<Uint8Array> {
-  invariant(tensor !== undefined, `tensor ${name} is in the file`);
-  invariant(begin >= 0 && length >= 0 && begin + length <= tensor.bytes, `range lies within tensor ${name}`);
-  const file = files.get(tensor.file);
-  invariant(file !== undefined, `the reader of tensor ${name} is open`);
-  const bytes = await file.read(tensor.offset + begin, length);
-  if (bytes.length === length) return bytes;
-  throw new FormatError(tensor.file, `must hold ${length} bytes of ${name}`, {
-    offset: tensor.offset + begin,
-    got: bytes.length,
-    cure: "the file was cut off while it was read",
-  });
+/** Neighbours mostly share a shard, so its path is made anew only where the text changes. */
+function readWeightMap(text: string, start: number, path: string): Map<string, string> {
+  const index = new Map<string, string>();
+  const paths = new Map<string, string>();
+  const members = new JsonMembers(text, start);
+  let written = "\n";
+  let shard = "";
+  for (let name = members.next(); name !== undefined; name = members.next()) {
+    const at = members.at();
+    if (!text.startsWith(written, at)) {
+      written = members.written();
+      shard = paths.get(written) ?? shardPath(members.value(MAX_SHARD_NAME), path);
+      if (shard === "")
+        throw indexFault(
+          text,
+          path,
+          at,
+          `must name a file of the same folder for ${name}`,
+          members.value(MAX_SHARD_NAME),
+        );
+      paths.set(written, shard);
+    }
+    const before = index.size;
+    if (index.set(name, shard).size === before) throw indexFault(text, path, at, `must name ${name} once`);
+    members.passTo(at + written.length);
+  }
+  return index;
+}
+
+/** Empty for what is no file of the index's own folder. */
+function shardPath(shard: unknown, path: string): string {
+  return typeof shard === "string" && !/[/\\]|^\.*$/.test(shard) ? `${folderOf(path)}/${shard}` : "";
 }

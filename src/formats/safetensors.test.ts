@@ -156,11 +156,11 @@ describe("shards", () => {
     );
     writeIndex(at, { a: "../secret.safetensors" });
     expect(await failure(openSafetensors(at))).toMatchInlineSnapshot(
-      `"/lying/model.safetensors.index.json: must name a file of the same folder for a, got "../secret.safetensors""`,
+      `"/lying/model.safetensors.index.json at byte 19: must name a file of the same folder for a, got "../secret.safetensors""`,
     );
     writeIndex(at, 7);
     expect(await failure(openSafetensors(at))).toMatchInlineSnapshot(
-      `"/lying/model.safetensors.index.json: must be a JSON object with a weight_map"`,
+      `"/lying/model.safetensors.index.json at byte 14: must be JSON with { here"`,
     );
   });
 
@@ -181,7 +181,7 @@ describe("a malformed file is refused with its place", () => {
   test("cut off, in the length, in the header and in the data", async () => {
     fs.writeFileSync(inFolder("short"), new Uint8Array(5));
     expect(await failure(openSafetensors(inFolder("short")))).toMatchInlineSnapshot(
-      `"/short: must be a safetensors file of at least 8 bytes, got 5"`,
+      `"/short at byte 0: must be a safetensors file of at least 8 bytes, got 5"`,
     );
     const text = header({ a: f32(0, 16) });
     expect(await failure(openSafetensors(foreign("cut-header", text, 0, 4000n)))).toMatchInlineSnapshot(
@@ -203,9 +203,11 @@ describe("a malformed file is refused with its place", () => {
     expect(await failure(openSafetensors(foreign("latin", notUtf8, 0)))).toMatchInlineSnapshot(
       `"/latin at byte 8: must have a header in UTF-8"`,
     );
-    expect(await failure(openSafetensors(foreign("text", "hello", 0)))).toContain("must have a header in JSON");
+    expect(await failure(openSafetensors(foreign("text", "hello", 0)))).toMatchInlineSnapshot(
+      `"/text at byte 8: must be JSON with { here"`,
+    );
     expect(await failure(openSafetensors(foreign("list", "[]", 0)))).toMatchInlineSnapshot(
-      `"/list at byte 8: must have a JSON object as header"`,
+      `"/list at byte 8: must be JSON with { here"`,
     );
   });
 
@@ -226,33 +228,60 @@ describe("a malformed file is refused with its place", () => {
   test("a name twice", async () => {
     const twice = `{"a":${JSON.stringify(f32(0, 16))},"a":${JSON.stringify(f32(0, 16))}}`;
     expect(await failure(openSafetensors(foreign("twice", twice, 16)))).toMatchInlineSnapshot(
-      `"/twice at byte 8: must name each key once, got "a""`,
+      `"/twice at byte 67: must name a once"`,
     );
   });
 
   test("sizes that do not fit the shape, overflow, or are no numbers", async () => {
     const sized = (entry: object): string => foreign("sized", header({ a: entry }), 16);
     expect(await failure(openSafetensors(sized(f32(0, 16, [5]))))).toMatchInlineSnapshot(
-      `"/sized at byte 8: must give a the bytes of F32 [5] (20), got 16"`,
+      `"/sized at byte 13: must give a the bytes of F32 [5] (20), got 16"`,
     );
     expect(await failure(openSafetensors(sized(f32(0, 16, [2 ** 40, 2 ** 40]))))).toMatchInlineSnapshot(
-      `"/sized at byte 8: must give a the bytes of F32 [1099511627776, 1099511627776] (no safe number), got 16"`,
+      `"/sized at byte 13: must give a the bytes of F32 [1099511627776, 1099511627776] (no safe number), got 16"`,
     );
     expect(await failure(openSafetensors(sized(f32(16, 0, [4]))))).toMatchInlineSnapshot(
-      `"/sized at byte 8: must give a the bytes of F32 [4] (16), got -16"`,
+      `"/sized at byte 13: must give a the bytes of F32 [4] (16), got -16"`,
     );
     expect(await failure(openSafetensors(sized(f32(0, 16, [-4]))))).toMatchInlineSnapshot(
-      `"/sized at byte 8: must give a a shape of whole numbers, got [-4]"`,
+      `"/sized at byte 13: must give a a shape of whole numbers, got [-4]"`,
     );
     expect(
       await failure(openSafetensors(sized({ dtype: "F31", shape: [4], data_offsets: [0, 16] }))),
-    ).toMatchInlineSnapshot(`"/sized at byte 8: must give a a known dtype, got "F31""`);
+    ).toMatchInlineSnapshot(`"/sized at byte 13: must give a a known dtype, got "F31""`);
     expect(
       await failure(openSafetensors(sized({ dtype: "F4", shape: [3], data_offsets: [0, 1] }))),
-    ).toMatchInlineSnapshot(`"/sized at byte 8: must give a the bytes of F4 [3] (no safe number), got 1"`);
+    ).toMatchInlineSnapshot(`"/sized at byte 13: must give a the bytes of F4 [3] (no safe number), got 1"`);
     expect(
       await failure(openSafetensors(sized({ dtype: "F32", shape: [4], data_offsets: [0] }))),
-    ).toMatchInlineSnapshot(`"/sized at byte 8: must give a data_offsets of two whole numbers, got [0]"`);
+    ).toMatchInlineSnapshot(`"/sized at byte 13: must give a data_offsets of two whole numbers, got [0]"`);
+  });
+
+  test("lists nested deeper than a stack, and names longer than any, are refused without reading them", async () => {
+    const deep = "[".repeat(200_000) + "]".repeat(200_000);
+    const entry = (shape: string): string => `{"a":{"dtype":"F32","shape":${shape},"data_offsets":[0,16]}}`;
+    expect(await failure(openSafetensors(foreign("deep", entry(deep), 16)))).toMatchInlineSnapshot(
+      `"/deep at byte 36: must have at most 1000 characters here"`,
+    );
+    expect(await failure(openSafetensors(foreign("deep", `{"__metadata__":${deep}}`, 0)))).toMatchInlineSnapshot(
+      `"/deep at byte 24: must have a __metadata__ of texts"`,
+    );
+    expect(await failure(openSafetensors(foreign("deep", `{"a":${deep}}`, 0)))).toMatchInlineSnapshot(
+      `"/deep at byte 13: must be JSON with { here"`,
+    );
+    expect(await failure(openSafetensors(foreign("long", `{"${"n".repeat(5000)}":1}`, 0)))).toMatchInlineSnapshot(
+      `"/long at byte 9: must have names of at most 4096 characters"`,
+    );
+    const at = inFolder("deep-index");
+    fs.mkdirSync(at);
+    fs.writeFileSync(`${at}/model.safetensors.index.json`, `{"weight_map":{"a":${deep}}}`);
+    expect(await failure(openSafetensors(at))).toMatchInlineSnapshot(
+      `"/deep-index/model.safetensors.index.json at byte 19: must have at most 300 characters here"`,
+    );
+    fs.writeFileSync(`${at}/model.safetensors.index.json`, '{"weight_map":{"a":"x.safetensors","a":"x.safetensors"}}');
+    expect(await failure(openSafetensors(at))).toMatchInlineSnapshot(
+      `"/deep-index/model.safetensors.index.json at byte 39: must name a once"`,
+    );
   });
 
   test("no file of random bytes is read", async () => {

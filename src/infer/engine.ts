@@ -1,4 +1,4 @@
-/** Prompt in, text out: prefill (naive), then one absorbed decode step per token against the latent cache. */
+/** Prompt in, text out: prefill, then one decode step per token against the cache. */
 
 import type { GenerationConfig, ModelConfig, ResolvedConfig } from "../config/index.ts";
 import { ConfigError, NumericError } from "../core/errors.ts";
@@ -72,7 +72,7 @@ export class Engine implements Disposable {
     this.#scope = scope;
     this.#codec = codec;
     this.#now = now;
-    this.#model = new DeepSeekModel(config, parameters);
+    this.#model = new DeepSeekModel({ ...config, nMtpLayers: 0 }, parameters);
     this.#cache = new KvCache(scope, config);
     this.#ropeTable = this.#createRopeTable(BLOCK_SIZE);
   }
@@ -88,13 +88,18 @@ export class Engine implements Disposable {
   }
 
   /**
-   * Streams the continuation of a prompt. BOS stands before it exactly once; an empty prompt is BOS alone.
+   * Streams the continuation of a prompt, a text or its ids. BOS stands before it exactly once; an empty prompt is BOS
+   * alone.
    *
    * @throws ConfigError when the prompt fills the context, MemoryError when the cache cannot hold prompt and maxTokens.
    */
-  async *generate(prompt: string, options: GenerationConfig, signal?: AbortSignal): AsyncGenerator<Piece> {
+  async *generate(
+    prompt: string | ArrayLike<number>,
+    options: GenerationConfig,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Piece> {
     const { bosId } = this.#codec;
-    const given = Array.from(this.#codec.encode(prompt));
+    const given = Array.from(typeof prompt === "string" ? this.#codec.encode(prompt) : prompt);
     const ids = given[0] === bosId ? given : [bosId, ...given];
     const { maxSeqLen } = this.config;
     if (ids.length >= maxSeqLen) {

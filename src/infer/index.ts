@@ -1,4 +1,4 @@
-/** Inference: the latent cache, the sampler, the engine. */
+/** Inference: the cache, the sampler, the engine. */
 
 export { Engine, type EngineOptions, type FinishReason, type GenerationEnd, type Piece } from "./engine.ts";
 export { sample } from "./sampler.ts";

@@ -1,12 +1,12 @@
 /**
- * The paged latent cache: for each layer a pool of fixed blocks of [kvLoraRank ‖ qkRopeHeadDim] rows, one block table for
- * all layers. A sequence is sure of the whole blocks that it may need from when it is opened, takes them as it grows and
+ * The paged cache: for each layer a pool of fixed blocks of rows, a latent with its rope key or keys and values, and one
+ * block table for all layers. A sequence is sure of the whole blocks that it may need from when it is opened, takes them as it grows and
  * gives them back when it ends. The pools hold as many blocks as open sequences were ever sure of.
  */
 
 import type { ModelConfig } from "../config/index.ts";
 import { invariant } from "../core/errors.ts";
-import type { PagedCache } from "../model/index.ts";
+import { cacheWidth, type PagedCache } from "../model/index.ts";
 import type { Scope, Tensor } from "../tensor/index.ts";
 
 export const BLOCK_SIZE = 64;
@@ -80,8 +80,8 @@ export class KvCache {
   #grow(blocks: number): void {
     if (this.#open.size === 0) this.#release();
     using scope = this.#scope.child();
-    const { nLayers, kvLoraRank, qkRopeHeadDim } = this.#config;
-    const shape = [blocks * BLOCK_SIZE, kvLoraRank + qkRopeHeadDim];
+    const { nLayers } = this.#config;
+    const shape = [blocks * BLOCK_SIZE, cacheWidth(this.#config)];
     const pools = Array.from({ length: nLayers }, (_, i) => scope.empty(shape, scope.dtype, `kv pool ${i}`));
     for (const [i, old] of this.#paged.pools.entries()) {
       copyRows(scope, old, pools[i]!);

@@ -1,7 +1,9 @@
 /** The engine over a model folder on the local disk. */
 
 import type { Backend } from "../kernels/index.ts";
+import { checkRunnable } from "../model/index.ts";
 import { loadParameters, readModelConfig, resolveModelFolder } from "../model/node.ts";
+import { checkTokenRows } from "../tokenizer/index.ts";
 import { loadTokenizer } from "../tokenizer/node.ts";
 import { Engine, type TextCodec } from "./engine.ts";
 
@@ -16,17 +18,20 @@ export interface OpenEngineOptions {
 /**
  * Loads a model for generation.
  *
- * @throws IoError when a file is missing, FormatError when one is malformed or the weights are not the model's.
+ * @throws IoError when a file is missing, FormatError when one is malformed, the weights are not the model's, or the
+ * tokenizer has ids beyond its rows, UnsupportedError for a model that does not run here.
  */
 export async function openEngine({ folder, backend, now }: OpenEngineOptions): Promise<Engine> {
   const path = await resolveModelFolder(folder);
   const settings = await readModelConfig(path);
+  checkRunnable(settings.model);
   const tokenizer = await loadTokenizer(path);
   const { bosId, eosId, padId } = tokenizer;
+  const surplus = checkTokenRows(tokenizer, settings.model.vocabSize, path);
   const codec: TextCodec = {
     bosId,
     eosId,
-    neverGenerated: [bosId, padId].filter((id) => id !== eosId),
+    neverGenerated: [bosId, padId, ...surplus].filter((id) => id !== eosId),
     encode: (text) => tokenizer.encode(text),
     createDecoder: () => tokenizer.createDecoder(),
   };

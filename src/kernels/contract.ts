@@ -221,8 +221,9 @@ export const KERNELS = {
 
   /**
    * Causal attention with online softmax over tiles; memory is linear in n. Head h of row i reads
-   * q[i·qStride + h·(P+R)…], keys k1[j·k1Row + h·k1Head…] (P values) followed by k2[j·k2Row + h·k2Head…] (R values; k2 may
-   * be left out with R = 0), values v[j·vRow + h·vHead…] (U). Row i sees rows j ≤ i of its own sequence;
+   * q[i·qStride + h·(P+R)…], keys k1[j·k1Row + g·k1Head…] (P values) followed by k2[j·k2Row + h·k2Head…] (R values; k2 may
+   * be left out with R = 0), values v[j·vRow + g·vHead…] (U), where g = ⌊h · kvHeads / H⌋; kvHeads divides H, and k2 is
+   * left out unless it equals H. Row i sees rows j ≤ i of its own sequence;
    * seqStarts [seqs+1] spans 0…n. scale ≥ 0. A NaN or infinity in a value may reach earlier rows of its own sequence
    * (0 · ∞ in a tile), never another sequence. out [n, H, U]; lse [n, H] = log Σ exp(scale · q·k).
    */
@@ -232,6 +233,7 @@ export const KERNELS = {
     numbers: [
       "n",
       "heads",
+      "kvHeads",
       "nopeDim",
       "ropeDim",
       "valueDim",
@@ -250,8 +252,8 @@ export const KERNELS = {
 
   /**
    * Gradients of `attention`, written whole with the strides of what they belong to (dk1 like k1, dv like v …; other
-   * columns of those rows are left alone). dk2 with k2Head = 0 is the sum over heads. delta[i, h] = Σ dOut · out is
-   * workspace of [n, H].
+   * columns of those rows are left alone). dk1 and dv are sums over the heads that share them; dk2 with k2Head = 0 is the
+   * sum over all heads. delta[i, h] = Σ dOut · out is workspace of [n, H].
    */
   attentionBackward: {
     op: 51,
@@ -273,6 +275,7 @@ export const KERNELS = {
     numbers: [
       "n",
       "heads",
+      "kvHeads",
       "nopeDim",
       "ropeDim",
       "valueDim",
@@ -316,6 +319,17 @@ export const KERNELS = {
       "poolRows",
       "scale",
     ],
+  },
+
+  /**
+   * Decode with keys and values in a pool of fixed blocks like that of `mlaDecode`. A pool row holds the keys of all G
+   * kvHeads and then their values, [2, G, headDim]; head h reads those of g = ⌊h · G / H⌋, and G divides H.
+   * out[b, h, :] = Σ p_j v_j with p = softmax(scale · q·k_j); zeros when seqLens[b] is 0. q and out [batch, H, headDim].
+   */
+  gqaDecode: {
+    op: 54,
+    operands: { q: "in", pool: "in", blockTable: "in", seqLens: "in", out: "out" },
+    numbers: ["batch", "heads", "kvHeads", "headDim", "blockSize", "maxBlocks", "poolRows", "scale"],
   },
 
   /**

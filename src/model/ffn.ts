@@ -16,6 +16,7 @@ import {
   type Tensor,
 } from "../tensor/index.ts";
 import type { ExpertLinear, Linear } from "./linear.ts";
+import { runnableScore } from "./runnable.ts";
 
 /** What the routers of a forward pass report and collect. */
 export interface RoutingSink {
@@ -69,7 +70,7 @@ function routeAttrs(config: ModelConfig): RouteAttrs {
     topk: config.nActivatedExperts,
     groups: config.nExpertGroups,
     limitedGroups: config.nLimitedGroups,
-    scoreFunc: config.scoreFunc,
+    scoreFunc: runnableScore(config),
     groupScore: config.nExpertGroups > 1 ? groupScore[config.topkMethod] : "none",
     normalize: config.normTopkProb,
     routeScale: config.routeScale,

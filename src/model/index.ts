@@ -5,4 +5,5 @@ export { ParameterSet, allocateParameters, initialiseParameters } from "./parame
 export { ropeTable } from "./rope-table.ts";
 export { loadWeights, readTensor, tensorSource, weightSources } from "./weights.ts";
 export type { RoutingSink } from "./ffn.ts";
-export type { CacheSlots, Sequences } from "./mla.ts";
+export { cacheWidth, type CacheSlots, type Sequences } from "./attention.ts";
+export { checkRunnable } from "./runnable.ts";

@@ -1,12 +1,12 @@
 /** One decoder layer: x + attention(norm x), then x + ffn(norm x). */
 
 import { add, rmsNorm, type Parameter, type Scope, type Tensor } from "../tensor/index.ts";
+import type { Attention, CacheSlots, LayerCache, Sequences } from "./attention.ts";
 import type { FeedForward, RoutingSink } from "./ffn.ts";
-import type { CacheSlots, LayerCache, Mla, Sequences } from "./mla.ts";
 
 export interface LayerWeights {
   readonly attnNorm: Parameter;
-  readonly attn: Mla;
+  readonly attn: Attention;
   readonly ffnNorm: Parameter;
   readonly ffn: FeedForward;
   readonly normEps: number;

@@ -9,6 +9,7 @@
 
 import type { ModelConfig } from "../config/index.ts";
 import { attention, rmsNorm, rope, split, type Parameter, type Scope, type Tensor } from "../tensor/index.ts";
+import type { Attention, CacheSlots, LayerCache, Sequences } from "./attention.ts";
 import type { Linear, PerHeadLinear } from "./linear.ts";
 
 /** The norms on the latents use 1e-6 in every release, whatever rmsNormEps says. */
@@ -26,33 +27,7 @@ export interface MlaWeights {
   readonly wo: Linear;
 }
 
-/** Where the tokens of a call stand. All i32. */
-export interface Sequences {
-  /** [N], restarting in each sequence. */
-  readonly positions: Tensor;
-  /** [S+1] rows at which sequences start, then N. */
-  readonly seqStarts: Tensor;
-  /** [maxPos, R]. */
-  readonly ropeTable: Tensor;
-}
-
-/** One layer's share of the paged latent cache. Rows are [C ‖ R] wide. */
-export interface LayerCache {
-  readonly pool: Tensor;
-  readonly blockSize: number;
-}
-
-/** The cache side of a call. All i32. */
-export interface CacheSlots {
-  /** [N] pool rows that receive this call's tokens. */
-  readonly slots: Tensor;
-  /** [B, maxBlocks]. */
-  readonly blockTable: Tensor;
-  /** [B] cached tokens per sequence, this call's token included. */
-  readonly seqLens: Tensor;
-}
-
-export class Mla {
+export class Mla implements Attention {
   readonly #config: ModelConfig;
   readonly #weights: MlaWeights;
 
@@ -61,7 +36,6 @@ export class Mla {
     this.#weights = weights;
   }
 
-  /** x [N, D] → [N, D], every token attending to its own sequence in this call; fills the cache when one is given. */
   prefill(scope: Scope, x_ND: Tensor, at: Sequences, cache?: LayerCache & Pick<CacheSlots, "slots">): Tensor {
     const { nHeads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim, softmaxScale } = this.#config;
     const q = this.#queries(scope, x_ND, at);
@@ -82,7 +56,6 @@ export class Mla {
     return this.#weights.wo.apply(scope, out);
   }
 
-  /** x [B, D] → [B, D], one new token per sequence against the cache. */
   decode(scope: Scope, x_BD: Tensor, at: Sequences, cache: LayerCache & CacheSlots): Tensor {
     const { nHeads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, softmaxScale } = this.#config;
     const q = this.#queries(scope, x_BD, at);

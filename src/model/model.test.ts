@@ -31,6 +31,12 @@ function tiny(settings: ConfigInput = {}): ModelConfig {
 const SOFTMAX = { score_func: "softmax", topk_method: "greedy", norm_topk_prob: false, router_bias_speed: 0 };
 const GREEDY = { ...SOFTMAX, n_expert_groups: 1, n_limited_groups: 1 };
 const GROUP_LIMITED = { ...SOFTMAX, topk_method: "group_limited_greedy", route_scale: 4 };
+/** Two queries on each head of keys, whole heads rotated by halves. */
+const GROUPED = {
+  ...{ attention: "gqa", n_heads: 4, n_kv_heads: 2, head_dim: 8 },
+  ...{ qk_nope_head_dim: 0, qk_rope_head_dim: 8, v_head_dim: 8, rope_interleave: false, n_mtp_layers: 0 },
+};
+const DENSE = { ...GREEDY, n_dense_layers: 2, n_routed_experts: 0, n_shared_experts: 0, n_activated_experts: 0 };
 /** Every branch of the architecture. */
 const VARIANTS: [string, ConfigInput][] = [
   ["V3 with 4 expert groups", {}],
@@ -44,6 +50,13 @@ const VARIANTS: [string, ConfigInput][] = [
   ["2 prediction modules before the norms", { n_mtp_layers: 2, mtp_hidden: "pre_norm" }],
   ["1 prediction module before the norm", { n_mtp_layers: 1, mtp_hidden: "pre_norm" }],
   ["no YaRN and no prediction module", { rope_factor: 1, n_mtp_layers: 0 }],
+  ["grouped-query attention in dense layers", { ...DENSE, ...GROUPED, rope_factor: 1 }],
+  ["multi-head attention before a mixture", { ...GREEDY, ...GROUPED, n_kv_heads: 4, n_shared_experts: 2 }],
+  [
+    "softmax weights that are normalised",
+    { ...GREEDY, ...GROUPED, norm_topk_prob: true, n_shared_experts: 0, route_scale: 1.5 },
+  ],
+  ["half-split pairs in latent attention", { rope_interleave: false }],
 ];
 
 function documentsOf(config: ModelConfig, lengths: readonly number[]): number[][] {
@@ -95,11 +108,21 @@ describe.each(testBackends())("on the $label backend", ({ create }) => {
     using scope = Scope.root(create());
     expect(decodeError(scope, tiny({ q_lora_rank: rank }))).toBeLessThan(TOLERANCE.f32);
   });
+
+  test.each([1, 2, 4])("decode from cached keys equals the whole text in f32, 4 heads on %i", (kvHeads) => {
+    using scope = Scope.root(create());
+    expect(decodeError(scope, tiny({ ...GREEDY, ...GROUPED, n_kv_heads: kvHeads }))).toBeLessThan(TOLERANCE.f32);
+  });
 });
 
 test.each([16, 0])("absorbed decode equals the naive form in float64, q_lora_rank %i", (rank) => {
   using scope = Scope.root(createReferenceBackend(), { dtype: "f64" });
   expect(decodeError(scope, tiny({ q_lora_rank: rank }))).toBeLessThan(TOLERANCE.f64);
+});
+
+test.each([1, 2, 4])("decode from cached keys equals the whole text in float64, 4 heads on %i", (kvHeads) => {
+  using scope = Scope.root(createReferenceBackend(), { dtype: "f64" });
+  expect(decodeError(scope, tiny({ ...DENSE, ...GROUPED, n_kv_heads: kvHeads }))).toBeLessThan(TOLERANCE.f64);
 });
 
 interface Reader {

@@ -16,10 +16,12 @@ import {
   type Scope,
   type Tensor,
 } from "../tensor/index.ts";
+import type { Attention, CacheSlots, LayerCache, Sequences } from "./attention.ts";
 import { moe, swiglu, type FeedForward, type RoutingSink } from "./ffn.ts";
+import { Gqa } from "./gqa.ts";
 import { decoderLayer, type CacheUse, type LayerWeights } from "./layer.ts";
 import { denseExperts, denseLinear, densePerHead } from "./linear.ts";
-import { Mla, type CacheSlots, type LayerCache, type Sequences } from "./mla.ts";
+import { Mla } from "./mla.ts";
 import type { ParameterSet } from "./parameters.ts";
 
 /** Tokens to learn from. All i32; a negative target is not counted. */
@@ -76,8 +78,8 @@ export class DeepSeekModel {
 
   /** Number of mixtures, those of the prediction modules included. */
   get mixtures(): number {
-    const { nLayers, nDenseLayers, nMtpLayers } = this.config;
-    return nLayers - nDenseLayers + nMtpLayers;
+    const { nLayers, nDenseLayers, nMtpLayers, nRoutedExperts } = this.config;
+    return nRoutedExperts === 0 ? 0 : nLayers - nDenseLayers + nMtpLayers;
   }
 
   /** Losses of the main head and of every prediction depth; each is a root of backward. */
@@ -104,7 +106,7 @@ export class DeepSeekModel {
     return inner.keep(this.#project(inner, hidden));
   }
 
-  /** Reads a prompt into the cache (naive form) and returns the logits [1, V] of its last token. */
+  /** Reads a prompt into the cache (MLA naive) and returns the logits [1, V] of its last token. */
   prefill(scope: Scope, tokens: Tensor, at: Sequences, cache: PagedCache & Pick<CacheSlots, "slots">): Tensor {
     using inner = scope.child();
     const use = (layer: number): CacheUse => ({ kind: "prefill", cache: { ...cache, pool: cache.pools[layer]! } });
@@ -113,7 +115,7 @@ export class DeepSeekModel {
     return inner.keep(this.#project(inner, hidden.view((hidden.rows - 1) * dim, [1, dim])));
   }
 
-  /** One token for each of B sequences against the cache (absorbed form); logits [B, V]. */
+  /** One token for each of B sequences against the cache (MLA absorbed); logits [B, V]. */
   decode(scope: Scope, tokens: Tensor, at: Sequences, cache: PagedCache & CacheSlots): Tensor {
     using inner = scope.child();
     const use = (layer: number): CacheUse => ({ kind: "decode", cache: { ...cache, pool: cache.pools[layer]! } });
@@ -157,7 +159,7 @@ export class DeepSeekModel {
   }
 }
 
-/** The latent cache of all layers: pools of fixed blocks with one block table. */
+/** The cache of all layers: pools of fixed blocks with one block table. */
 export interface PagedCache extends Omit<LayerCache, "pool"> {
   readonly pools: readonly Tensor[];
 }
@@ -170,14 +172,24 @@ function layerWeights(config: ModelConfig, parameters: ParameterSet, layer: numb
   const at = (name: string): Parameter => parameters.get(`layers.${layer}.${name}`);
   return {
     attnNorm: at("attn_norm"),
-    attn: new Mla(config, mlaWeights(config, at)),
+    attn: attention(config, at),
     ffnNorm: at("ffn_norm"),
-    ffn: layer < config.nDenseLayers ? dense(at, "ffn") : mixture(config, at, layer - config.nDenseLayers),
+    ffn: isDense(config, layer) ? dense(at, "ffn") : mixture(config, at, layer - config.nDenseLayers),
     normEps: config.rmsNormEps,
   };
 }
 
+function isDense({ nDenseLayers, nRoutedExperts }: ModelConfig, layer: number): boolean {
+  return layer < nDenseLayers || nRoutedExperts === 0;
+}
+
 type Lookup = (name: string) => Parameter;
+
+function attention(config: ModelConfig, at: Lookup): Attention {
+  if (config.attention === "mla") return new Mla(config, mlaWeights(config, at));
+  const matrix = (name: string) => denseLinear(at(`attn.${name}`));
+  return new Gqa(config, { wq: matrix("wq"), wk: matrix("wk"), wv: matrix("wv"), wo: matrix("wo") });
+}
 
 function mlaWeights(config: ModelConfig, at: Lookup): ConstructorParameters<typeof Mla>[1] {
   const compressed = config.qLoraRank > 0;

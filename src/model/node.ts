@@ -3,11 +3,11 @@
 import { join } from "node:path";
 import { fromHfConfig, fromJson, resolveConfig, type ResolvedConfig } from "../config/index.ts";
 import { FormatError, IoError } from "../core/errors.ts";
-import { readText } from "../formats/index.ts";
+import { readText, type TensorReader } from "../formats/index.ts";
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
 import type { Scope } from "../tensor/index.ts";
 import { allocateParameters, type ParameterSet } from "./parameters.ts";
-import { loadWeights } from "./weights.ts";
+import { loadWeights, locateWeights } from "./weights.ts";
 
 /** The name of the file in a run folder that names the newest checkpoint. */
 export const LATEST = "latest";
@@ -39,18 +39,34 @@ export async function readModelConfig(folder: string): Promise<ResolvedConfig> {
   return resolveConfig({ model: fromHfConfig(await readText(nodeFiles, hf), hf) });
 }
 
-/** Allocates a model's parameters in `scope` and fills them from its folder. */
+/**
+ * Allocates what generation needs of a model, which is all but its MTP layers, in `scope` and fills it from a folder.
+ * Matrices that the folder holds in bf16 stay so.
+ */
 export async function loadParameters(
   scope: Scope,
   folder: string,
   config: ResolvedConfig["model"],
 ): Promise<ParameterSet> {
-  const parameters = allocateParameters(scope, config);
   const reader = await openSafetensors(folder);
   try {
-    await loadWeights(scope, config, parameters, reader, folder);
+    const narrow = narrowParameters(config, reader, folder);
+    const main = { ...config, nMtpLayers: 0 };
+    const parameters = allocateParameters(scope, main, ({ name }) => (narrow.has(name) ? "bf16" : scope.dtype));
+    await loadWeights(config, parameters, reader, folder);
+    return parameters;
   } finally {
     await reader.close();
   }
-  return parameters;
+}
+
+/** The matrices of which every tensor is stored in bf16. */
+function narrowParameters(config: ResolvedConfig["model"], reader: TensorReader, folder: string): Set<string> {
+  const narrow = new Set<string>();
+  const others = new Set<string>();
+  for (const { entry, part } of locateWeights(config, reader, folder)) {
+    const isNarrow = entry.shape.length > 1 && part !== undefined && reader.tensors.get(part.name)!.dtype === "BF16";
+    (isNarrow ? narrow : others).add(entry.parameter);
+  }
+  return new Set([...narrow].filter((name) => !others.has(name)));
 }

@@ -2,9 +2,11 @@
 
 import { blueprint, type ParameterSpec } from "../blueprint/index.ts";
 import type { ModelConfig } from "../config/index.ts";
+import type { DType } from "../core/dtype.ts";
 import { InternalError } from "../core/errors.ts";
 import { streamKey } from "../core/rng.ts";
 import { Parameter, type Scope } from "../tensor/index.ts";
+import { checkRunnable } from "./runnable.ts";
 
 export class ParameterSet implements Iterable<Parameter> {
   readonly #byName: ReadonlyMap<string, Parameter>;
@@ -13,6 +15,10 @@ export class ParameterSet implements Iterable<Parameter> {
   constructor(parameters: readonly Parameter[], specs: readonly ParameterSpec[]) {
     this.#byName = new Map(parameters.map((parameter) => [parameter.name, parameter]));
     this.specs = new Map(specs.map((spec) => [spec.name, spec]));
+  }
+
+  has(name: string): boolean {
+    return this.#byName.has(name);
   }
 
   get(name: string): Parameter {
@@ -31,11 +37,20 @@ export class ParameterSet implements Iterable<Parameter> {
   }
 }
 
-/** Allocates every parameter of the blueprint in `scope`, with undefined content. */
-export function allocateParameters(scope: Scope, config: ModelConfig): ParameterSet {
+/**
+ * Allocates every parameter of the blueprint in `scope`, with undefined content.
+ *
+ * @param dtypeOf the type of a parameter, by default the scope's. Only matrices can be bf16.
+ */
+export function allocateParameters(
+  scope: Scope,
+  config: ModelConfig,
+  dtypeOf: (spec: ParameterSpec) => DType = () => scope.dtype,
+): ParameterSet {
+  checkRunnable(config);
   const specs = blueprint(config).parameters;
   const parameters = specs.map(
-    (spec) => new Parameter(spec.name, scope.empty(spec.shape, scope.dtype, spec.name), spec.kind === "trainable"),
+    (spec) => new Parameter(spec.name, scope.empty(spec.shape, dtypeOf(spec), spec.name), spec.kind === "trainable"),
   );
   return new ParameterSet(parameters, specs);
 }

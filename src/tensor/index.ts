@@ -12,6 +12,6 @@ export { rmsNorm } from "./ops/norm.ts";
 export { embedding } from "./ops/embedding.ts";
 export { split, concat } from "./ops/layout.ts";
 export { rope } from "./ops/rope.ts";
-export { attention } from "./ops/attention.ts";
+export { attention, groupedAttention } from "./ops/attention.ts";
 export { route, balanceLoss, experts, type RouteAttrs } from "./ops/moe.ts";
 export { headLoss } from "./ops/loss.ts";

@@ -15,6 +15,7 @@ import {
   concat,
   embedding,
   experts,
+  groupedAttention,
   headLoss,
   linear,
   rmsNorm,
@@ -130,6 +131,17 @@ describe("gradients agree with central differences", () => {
     expectGradients([q, kv, kRope], (scope) => {
       const inputs = { q: asTensor(scope, q), kv: asTensor(scope, kv), kRope: asTensor(scope, kRope), seqStarts };
       return score(scope, attention(scope, inputs, attrs), head);
+    });
+  });
+
+  test("attention of three queries on each head of keys, over packed sequences", () => {
+    const attrs = { heads: 3, kvHeads: 1, headDim: 2, softmaxScale: 0.7 };
+    const q = parameter("q", [5, 6], 2);
+    const [k, v] = [parameter("k", [5, 2], 2), parameter("v", [5, 2], 2)];
+    const seqStarts = ints([0, 1, 5]);
+    expectGradients([q, k, v], (scope) => {
+      const inputs = { q: asTensor(scope, q), k: asTensor(scope, k), v: asTensor(scope, v), seqStarts };
+      return score(scope, groupedAttention(scope, inputs, attrs), head);
     });
   });
 

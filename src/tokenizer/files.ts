@@ -1,23 +1,39 @@
-/** A tokenizer as the two files of a Hugging Face model folder. */
+/** A tokenizer as the two files of a Hugging Face model folder, or in the metadata of a GGUF file. */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { FormatError, IoError } from "../core/errors.ts";
-import { readText, writeWhole } from "../formats/index.ts";
+import { openGgufTensors, readText, writeWhole } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
+import { readGgufVocabulary } from "./gguf-vocabulary.ts";
 import { createEncoder } from "./native.ts";
 import { parseVocabulary } from "./tokenizer-json.ts";
 import { Tokenizer } from "./tokenizer.ts";
+import type { Vocabulary } from "./vocabulary.ts";
 
 const TOKENIZER_FILE = "tokenizer.json";
 const CONFIG_FILE = "tokenizer_config.json";
 
 /**
- * The tokenizer in a model folder, or in a tokenizer.json; the begin, end and pad tokens are taken from the
- * tokenizer_config.json beside it, if there is one.
+ * The tokenizer in a model folder, in a tokenizer.json or in a `.gguf` file. The begin, end and pad tokens are taken from
+ * the tokenizer_config.json beside a tokenizer.json, if there is one.
  * @throws IoError when the file cannot be read, FormatError when it is malformed, UnsupportedError when it is not
- * byte-level BPE with the DeepSeek-V3 pre-tokenizer.
+ * byte-level BPE with a pre-tokenizer of the family.
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  const vocabulary = path.endsWith(".gguf") ? await readFromGguf(path) : await readFromFolder(path);
+  return new Tokenizer(vocabulary, createEncoder(vocabulary));
+}
+
+async function readFromGguf(path: string): Promise<Vocabulary> {
+  const gguf = await openGgufTensors(nodeFiles, path);
+  try {
+    return await readGgufVocabulary(gguf, path);
+  } finally {
+    await gguf.close();
+  }
+}
+
+async function readFromFolder(path: string): Promise<Vocabulary> {
   const isFolder = await stat(path).then(
     (found) => found.isDirectory(),
     () => false,
@@ -26,8 +42,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const json = await readJson(file);
   if (json === undefined) throw new IoError(file, "must exist", { cure: "train a tokenizer or give another path" });
   const config = await readJson(join(dirname(file), CONFIG_FILE));
-  const vocabulary = parseVocabulary(json, config, file);
-  return new Tokenizer(vocabulary, createEncoder(vocabulary));
+  return parseVocabulary(json, config, file);
 }
 
 /** Writes tokenizer.json and tokenizer_config.json into an existing folder; each appears whole or not at all. */

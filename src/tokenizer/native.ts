@@ -10,6 +10,7 @@ interface TokenizerAddon {
     merges: Uint32Array,
     added: readonly string[],
     addedIds: Uint32Array,
+    preTokenizer: string,
   ) => {
     encode(text: string, allowSpecial: boolean): Int32Array;
     encodeMany(texts: readonly string[], allowSpecial: boolean): { ids: Int32Array; starts: readonly number[] };
@@ -41,10 +42,10 @@ export function createEncoder(vocabulary: Vocabulary): BpeEncoder {
 }
 
 function createNativeEncoder(vocabulary: Vocabulary, addon: TokenizerAddon): BpeEncoder {
-  const { added, merges } = vocabulary;
+  const { added, merges, preTokenizer } = vocabulary;
   const contents = added.map((token) => token.content);
   const addedIds = Uint32Array.from(added, (token) => token.id);
-  const encoder = new addon.BpeEncoder(byteIds(vocabulary), merges, contents, addedIds);
+  const encoder = new addon.BpeEncoder(byteIds(vocabulary), merges, contents, addedIds, preTokenizer);
   return {
     encode: (text, allowSpecial) => encoder.encode(text, allowSpecial),
     encodeMany: (texts, allowSpecial) => {

@@ -51,7 +51,16 @@ test("the scanner cuts as the three published regular expressions do", () => {
 /** Without merges every byte is a token, and each token knows the number of its piece. */
 function byteTokenizer(): HuggingFaceTokenizer {
   const tokens = ALPHABET_BYTES.map((byte) => BYTE_CHARACTERS[byte]!);
-  const vocabulary = { tokens, bytes: [], merges: new Uint32Array(), added: [], bosId: 0, eosId: 0, padId: 0 };
+  const vocabulary = {
+    preTokenizer: "deepseek-v3" as const,
+    tokens,
+    bytes: [],
+    merges: new Uint32Array(),
+    added: [],
+    bosId: 0,
+    eosId: 0,
+    padId: 0,
+  };
   return HuggingFaceTokenizer.fromString(formatTokenizerJson(vocabulary));
 }
 

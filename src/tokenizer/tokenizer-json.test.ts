@@ -14,6 +14,7 @@ function validJson(): { root: Json; model: Json } {
   const merges = ["t", "h", "th", "th", "e", "the"].map(id);
   const added = SPECIAL.map((content) => ({ id: id(content), content, special: true }));
   const vocabulary = {
+    preTokenizer: "deepseek-v3" as const,
     tokens: TOKENS,
     bytes: [],
     merges: Uint32Array.from(merges),
@@ -103,13 +104,13 @@ test("a malformed field is named", () => {
   );
 });
 
-test("a vocabulary without one of the 256 bytes is refused", () => {
+test("a vocabulary without one of the bytes of UTF-8 is refused", () => {
   const renamed = ({ model }: { model: Json }): void => {
     const { a, ...vocab } = model["vocab"] as Json;
     model["vocab"] = { ...vocab, aa: a };
   };
   expect(() => parseWith(renamed)).toThrowErrorMatchingInlineSnapshot(
-    `[FormatError: tokenizer.json: model.vocab must be a vocabulary with all 256 bytes, got "none for byte 97"]`,
+    `[FormatError: tokenizer.json: model.vocab must be a vocabulary with every byte of UTF-8, got "none for byte 97"]`,
   );
 });
 
@@ -123,7 +124,7 @@ test("a setting that would change the ids and is not implemented is refused", ()
   expect(() =>
     parseWith(({ root }) => (root["pre_tokenizer"] = { type: "Whitespace" })),
   ).toThrowErrorMatchingInlineSnapshot(
-    `[UnsupportedError: tokenizer.json: pre_tokenizer: must be one that is implemented, got {"type":"Whitespace"}; available: the DeepSeek-V3 sequence]`,
+    `[UnsupportedError: tokenizer.json: pre_tokenizer: must be one that is implemented, got {"type":"Whitespace"}; available: the sequence of deepseek-v3, the sequence of deepseek-llm, the sequence of deepseek-coder]`,
   );
   expect(() => parseWith(({ root }) => (root["normalizer"] = { type: "NFC" }))).toThrowErrorMatchingInlineSnapshot(
     `[UnsupportedError: tokenizer.json: normalizer: must be one that is implemented, got {"type":"NFC"}; available: null]`,

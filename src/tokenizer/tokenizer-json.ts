@@ -1,9 +1,10 @@
 /**
- * Hugging Face `tokenizer.json` and `tokenizer_config.json`, for byte-level BPE with the DeepSeek-V3 pre-tokenizer.
+ * Hugging Face `tokenizer.json` and `tokenizer_config.json`, for byte-level BPE with a pre-tokenizer of the family.
  * What would change the ids and is not implemented is refused, never ignored.
  */
 import { FormatError, UnsupportedError } from "../core/errors.ts";
 import { BYTE_CHARACTERS, bytesOfSpelling } from "./byte-alphabet.ts";
+import { formatPreTokenizer, PRE_TOKENIZERS, type PreTokenizer, readPreTokenizer } from "./pre-tokenizer.ts";
 import {
   type AddedToken,
   BEGIN_OF_SENTENCE,
@@ -12,23 +13,6 @@ import {
   PAD,
   type Vocabulary,
 } from "./vocabulary.ts";
-
-/** The three regular expressions of the DeepSeek-V3 pre-tokenizer, as its tokenizer.json spells them. */
-const SPLITS = [
-  String.raw`\p{N}{1,3}`,
-  "[一-龥\u3040-ゟ゠-ヿ]+",
-  "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
-];
-
-const BYTE_LEVEL = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
-
-const PRE_TOKENIZER = {
-  type: "Sequence",
-  pretokenizers: [
-    ...SPLITS.map((Regex) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false })),
-    BYTE_LEVEL,
-  ],
-};
 
 /** Settings of the model that change ids, with the values that mean "off". */
 const MODEL_SETTINGS_OFF: Readonly<Record<string, readonly unknown[]>> = {
@@ -63,13 +47,14 @@ class Reader {
     const root = this.#object(json, "the file");
     const model = this.#object(root["model"], "model");
     this.#checkKind(root, model);
+    const preTokenizer = this.#preTokenizer(root["pre_tokenizer"]);
     const added = this.#added(root["added_tokens"]);
     const ids = this.#ids(model["vocab"]);
     const tokens = this.#tokens(ids);
     const bytes = this.#bytes(tokens, added);
     this.#checkByteTokens(ids);
     const merges = this.#merges(model["merges"], ids);
-    return { tokens, bytes, merges, added, ...this.#roles(config, added) };
+    return { preTokenizer, tokens, bytes, merges, added, ...this.#roles(config, added) };
   }
 
   #checkKind(root: Json, model: Json): void {
@@ -78,14 +63,20 @@ class Reader {
     for (const [name, off] of Object.entries(MODEL_SETTINGS_OFF)) {
       this.#require(`model.${name}`, model[name] ?? null, (value) => value === null || off.includes(value), off);
     }
-    this.#require("pre_tokenizer", root["pre_tokenizer"], isV3PreTokenizer, ["the DeepSeek-V3 sequence"]);
     this.#require("normalizer", root["normalizer"] ?? null, isEmptyNormalizer, ["null"]);
     this.#require("decoder", root["decoder"], (value) => typeOf(value) === "ByteLevel", ["ByteLevel"]);
-    const isNeutral = (value: unknown): boolean => value === null || typeOf(value) === "ByteLevel";
-    this.#require("post_processor", root["post_processor"] ?? null, isNeutral, ["null", "ByteLevel"]);
+    const processors = ["null", "ByteLevel", "TemplateProcessing of one special token and the text"];
+    this.#require("post_processor", root["post_processor"] ?? null, isNeutralPostProcessor, processors);
     for (const name of ["truncation", "padding"]) {
       this.#require(name, root[name] ?? null, (value) => value === null, ["null"]);
     }
+  }
+
+  #preTokenizer(value: unknown): PreTokenizer {
+    const known = readPreTokenizer(value);
+    if (known !== undefined) return known;
+    const names = PRE_TOKENIZERS.map((name) => `the sequence of ${name}`);
+    throw new UnsupportedError(`${this.#file}: pre_tokenizer`, "must be one that is implemented", brief(value), names);
   }
 
   #require(
@@ -156,8 +147,10 @@ class Reader {
   }
 
   #checkByteTokens(ids: ReadonlyMap<string, number>): void {
-    const missing = BYTE_CHARACTERS.findIndex((character) => !ids.has(character));
-    if (missing >= 0) throw this.#wrong("model.vocab", "a vocabulary with all 256 bytes", `none for byte ${missing}`);
+    const missing = BYTE_CHARACTERS.findIndex((character, byte) => !ids.has(character) && occursInUtf8(byte));
+    if (missing >= 0) {
+      throw this.#wrong("model.vocab", "a vocabulary with every byte of UTF-8", `none for byte ${missing}`);
+    }
   }
 
   #merges(value: unknown, ids: ReadonlyMap<string, number>): Uint32Array {
@@ -222,7 +215,7 @@ export function formatTokenizerJson(vocabulary: Vocabulary): string {
       special,
     })),
     normalizer: null,
-    pre_tokenizer: PRE_TOKENIZER,
+    pre_tokenizer: formatPreTokenizer(vocabulary.preTokenizer),
     post_processor: null,
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: {
@@ -255,18 +248,20 @@ export function formatTokenizerConfigJson(vocabulary: Vocabulary): string {
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
-function isV3PreTokenizer(value: unknown): boolean {
-  if (!isObject(value) || !Array.isArray(value["pretokenizers"])) return false;
-  return (
-    JSON.stringify(value["pretokenizers"].map(essence)) === JSON.stringify(PRE_TOKENIZER.pretokenizers.map(essence))
-  );
+/** The vocabularies of LLM and Coder leave out the bytes that well-formed UTF-8 never holds. */
+function occursInUtf8(byte: number): boolean {
+  return byte < 0xf5 && byte !== 0xc0 && byte !== 0xc1;
 }
 
-/** The fields of a pre-tokenizer that decide where it splits. */
-function essence(value: unknown): unknown {
-  if (!isObject(value)) return value;
-  const { type, pattern, behavior, invert, add_prefix_space: prefix, use_regex: regex } = value;
-  return [type, isObject(pattern) ? pattern["Regex"] : pattern, behavior, invert, prefix, regex];
+/** Whether it leaves the ids as they are, or only puts the begin-of-sentence token in front, which others see to. */
+function isNeutralPostProcessor(value: unknown): boolean {
+  if (value === null || typeOf(value) === "ByteLevel") return true;
+  if (!isObject(value)) return false;
+  const { type, processors, single } = value;
+  if (type === "Sequence") return Array.isArray(processors) && processors.every(isNeutralPostProcessor);
+  if (type !== "TemplateProcessing" || !Array.isArray(single)) return false;
+  const steps = single.flatMap((step) => (isObject(step) ? Object.keys(step) : []));
+  return steps.join(" ") === "SpecialToken Sequence" || steps.join(" ") === "Sequence";
 }
 
 function isEmptyNormalizer(value: unknown): boolean {

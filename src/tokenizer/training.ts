@@ -64,5 +64,5 @@ function vocabularyOf(special: readonly string[], merges: Uint32Array): Vocabula
   const utf8 = new TextEncoder();
   const bytes = tokens.map((token, id) => (id < special.length ? utf8.encode(token) : bytesOfSpelling(token)!));
   const added = special.map((content, id) => ({ id, content, special: true }));
-  return { tokens, bytes, merges, added, bosId: 0, eosId: 1, padId: 2 };
+  return { preTokenizer: "deepseek-v3", tokens, bytes, merges, added, bosId: 0, eosId: 1, padId: 2 };
 }

@@ -1,4 +1,5 @@
 /** A byte-level BPE vocabulary as data: what a tokenizer.json says, with ids in place of spellings. */
+import type { PreTokenizer } from "./pre-tokenizer.ts";
 
 /** The special tokens of DeepSeek-V3, in the order of their ids. The bars are U+FF5C, the gaps U+2581. */
 export const BEGIN_OF_SENTENCE = "<｜begin▁of▁sentence｜>";
@@ -17,6 +18,7 @@ export interface AddedToken {
 }
 
 export interface Vocabulary {
+  readonly preTokenizer: PreTokenizer;
   /** The spelling of the model's tokens by id: in the byte alphabet, or the content of an added token. */
   readonly tokens: readonly string[];
   /** The bytes of all tokens by id, added ones included. */

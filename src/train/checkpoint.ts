@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import {
   configHash,
   diffConfigs,
+  isHashOf,
   hfConfigText,
   toJson,
   type GenerationConfig,
@@ -20,7 +21,6 @@ import { readText, writeSafetensors, writeWhole, type FilePort, type TensorSourc
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
 import { loadWeights, readTensor, tensorSource, weightSources } from "../model/index.ts";
 import { LATEST, readModelConfig, resolveModelFolder } from "../model/node.ts";
-import { Scope } from "../tensor/index.ts";
 import type { Tokenizer } from "../tokenizer/index.ts";
 import { loadTokenizer } from "../tokenizer/node.ts";
 import type { Trainer, TrainerState } from "./trainer.ts";
@@ -202,8 +202,9 @@ export class SavedRun {
     }
     const config = await readModelConfig(folder);
     const state = parseState(await readText(nodeFiles, file), file);
-    if (state.config !== configHash(config)) {
-      throw new FormatError(join(folder, "fathom.json"), "must be the configuration that the run was saved with", {
+    const own = join(folder, "fathom.json");
+    if (!isHashOf(state.config, config, await readText(nodeFiles, own))) {
+      throw new FormatError(own, "must be the configuration that the run was saved with", {
         got: configHash(config),
         cure: "restore the file; settings change on the command line",
       });
@@ -237,10 +238,9 @@ export class SavedRun {
 
   /** Loads weights, moments and place into a trainer of this configuration. */
   async restore(trainer: Trainer): Promise<void> {
-    using scope = Scope.root(trainer.backend);
     const weights = await openSafetensors(join(this.path, "model.safetensors"));
     try {
-      await loadWeights(scope, this.config.model, trainer.model.parameters, weights, this.path);
+      await loadWeights(this.config.model, trainer.model.parameters, weights, this.path);
     } finally {
       await weights.close();
     }

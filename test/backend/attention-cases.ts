@@ -9,6 +9,7 @@ import { BF16_ROUNDOFF, bound, relative, type Bound } from "./tolerances.ts";
 
 interface Shape {
   readonly heads: number;
+  readonly kvHeads: number;
   readonly nopeDim: number;
   readonly ropeDim: number;
   readonly valueDim: number;
@@ -19,14 +20,15 @@ interface Shape {
 }
 
 const HEADS = [
-  { heads: 1, nopeDim: 1, ropeDim: 0, valueDim: 1, shared: true },
-  { heads: 2, nopeDim: 7, ropeDim: 2, valueDim: 5, shared: true },
-  { heads: 3, nopeDim: 16, ropeDim: 8, valueDim: 16, shared: true },
-  { heads: 2, nopeDim: 16, ropeDim: 6, valueDim: 33, shared: false },
+  { heads: 1, kvHeads: 1, nopeDim: 1, ropeDim: 0, valueDim: 1, shared: true },
+  { heads: 2, kvHeads: 2, nopeDim: 7, ropeDim: 2, valueDim: 5, shared: true },
+  { heads: 3, kvHeads: 3, nopeDim: 16, ropeDim: 8, valueDim: 16, shared: true },
+  { heads: 2, kvHeads: 2, nopeDim: 16, ropeDim: 6, valueDim: 33, shared: false },
+  { heads: 6, kvHeads: 2, nopeDim: 17, ropeDim: 0, valueDim: 17, shared: true },
 ];
 const BATCHES = [...LENGTHS.map((length) => [length]), [1, 1, 1], [1, 17, 1, 65, 3], [64, 128]];
 /** The dims of DeepSeek-V3. */
-const WIDE = { heads: 2, nopeDim: 128, ropeDim: 64, valueDim: 128, shared: true };
+const WIDE = { heads: 2, kvHeads: 2, nopeDim: 128, ropeDim: 64, valueDim: 128, shared: true };
 const SHAPES: readonly Shape[] = [
   ...HEADS.flatMap((head) => BATCHES.map((lengths) => ({ ...head, lengths }))),
   ...[[], [0], [1], [17], [66, 0, 1]].map((lengths) => ({ ...WIDE, lengths })),
@@ -36,11 +38,12 @@ const SHAPES: readonly Shape[] = [
 type Numbers = KernelNumbers<"attention">;
 
 /** k1 and v stand side by side in one matrix, `[k1 ‖ v]` per head, with one odd column after each row. */
-function numbersOf({ heads, nopeDim, ropeDim, valueDim, lengths, shared }: Shape, compute: number): Numbers {
-  const row = heads * (nopeDim + valueDim) + 1;
+function numbersOf({ heads, kvHeads, nopeDim, ropeDim, valueDim, lengths, shared }: Shape, compute: number): Numbers {
+  const row = kvHeads * (nopeDim + valueDim) + 1;
   const head = nopeDim + valueDim;
   return {
-    ...{ n: lengths.reduce((a, b) => a + b, 0), heads, nopeDim, ropeDim, valueDim, seqs: lengths.length, compute },
+    ...{ n: lengths.reduce((a, b) => a + b, 0), heads, kvHeads, nopeDim, ropeDim, valueDim },
+    ...{ seqs: lengths.length, compute },
     ...{ qStride: heads * (nopeDim + ropeDim) + 2, k1Row: row, k1Head: head, vRow: row, vHead: head },
     ...{ k2Row: shared ? ropeDim + 3 : heads * ropeDim, k2Head: shared ? 0 : ropeDim },
     scale: 1 / Math.sqrt(nopeDim + ropeDim),
@@ -84,10 +87,10 @@ function largestNorm(
 
 /** No score is larger, nor the sum of the absolute values of its terms (Cauchy–Schwarz). */
 function largestScore(fields: Pick<Fields<"attention">, "q" | "k1" | "k2">, numbers: Numbers): number {
-  const { n, heads, nopeDim, ropeDim, qStride, k1Row, k1Head, k2Row, k2Head, scale } = numbers;
+  const { n, heads, kvHeads, nopeDim, ropeDim, qStride, k1Row, k1Head, k2Row, k2Head, scale } = numbers;
   const width = nopeDim + ropeDim;
   const q = largestNorm(fields.q.values, n, heads, { row: qStride, head: width, width });
-  const k1 = largestNorm(fields.k1.values, n, heads, { row: k1Row, head: k1Head, width: nopeDim });
+  const k1 = largestNorm(fields.k1.values, n, kvHeads, { row: k1Row, head: k1Head, width: nopeDim });
   const k2 = largestNorm(fields.k2?.values ?? [], n, heads, { row: k2Row, head: k2Head, width: ropeDim });
   return scale * q * Math.hypot(k1, k2);
 }
@@ -249,6 +252,39 @@ function* mlaDecode(rng: Rng): Iterable<Case<"mlaDecode">> {
   }
 }
 
-export const ATTENTION_CASES = { attention, attentionBackward, cacheWrite, mlaDecode } satisfies {
+function* gqaDecode(rng: Rng): Iterable<Case<"gqaDecode">> {
+  const DECODES = [
+    { heads: 1, kvHeads: 1, headDim: 1, blockSize: 1 },
+    { heads: 6, kvHeads: 2, headDim: 17, blockSize: 4 },
+    { heads: 3, kvHeads: 3, headDim: 64, blockSize: 16 },
+    { heads: 8, kvHeads: 1, headDim: 128, blockSize: 64 },
+  ];
+  for (const { heads, kvHeads, headDim, blockSize } of DECODES) {
+    for (const lengths of [[1], [3, 0, 7], [63, 64, 65, 1], [130], [600, 2]]) {
+      const batch = lengths.length;
+      const maxBlocks = Math.ceil(Math.max(...lengths) / blockSize) + 1;
+      const poolRows = batch * maxBlocks * blockSize;
+      const scale = 1 / Math.sqrt(headDim);
+      const numbers = { batch, heads, kvHeads, headDim, blockSize, maxBlocks, poolRows, scale };
+      const power = powerError(scale * headDim, headDim);
+      const error = 2 * power + relative("exponential", { terms: Math.max(...lengths) });
+      yield {
+        title: `lengths ${lengths.join(", ")}, ${JSON.stringify(numbers)}`,
+        fields: {
+          q: f32(uniform(rng, batch * heads * headDim)),
+          pool: f32(uniform(rng, poolRows * 2 * kvHeads * headDim)),
+          // Blocks stand in the pool from the last to the first.
+          blockTable: i32(Array.from({ length: batch * maxBlocks }, (_, i) => batch * maxBlocks - 1 - i)),
+          seqLens: i32(lengths),
+          out: blank("f32", batch * heads * headDim),
+        },
+        numbers,
+        bounds: () => ({ out: () => error }),
+      };
+    }
+  }
+}
+
+export const ATTENTION_CASES = { attention, attentionBackward, cacheWrite, mlaDecode, gqaDecode } satisfies {
   [K in KernelName]?: Cases<K>;
 };

@@ -20,7 +20,7 @@ export function attentionMagnitudes(
   numbers: KernelNumbers<"attention">,
   dOut: Float64Array = new Float64Array(numbers.n * numbers.heads * numbers.valueDim),
 ): Magnitudes {
-  const { n, heads, nopeDim, ropeDim, valueDim, qStride, k1Row, k1Head, k2Row, k2Head, scale } = numbers;
+  const { n, heads, kvHeads, nopeDim, ropeDim, valueDim, qStride, k1Row, k1Head, k2Row, k2Head, scale } = numbers;
   const [q, k1, k2] = [fields.q.values, fields.k1.values, fields.k2?.values ?? []];
   const starts = Array.from(fields.seqStarts.values);
   const sums = {
@@ -30,7 +30,7 @@ export function attentionMagnitudes(
   const places = (i: number, h: number, j: number): { row: number; qAt: number; k1At: number; k2At: number } => ({
     row: i * heads + h,
     qAt: i * qStride + h * (nopeDim + ropeDim),
-    k1At: j * k1Row + h * k1Head,
+    k1At: j * k1Row + Math.floor((h * kvHeads) / heads) * k1Head,
     k2At: j * k2Row + h * k2Head,
   });
   const weight = (i: number, h: number, j: number): number => {

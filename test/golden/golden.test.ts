@@ -13,7 +13,7 @@ import { Scope, Tape, sizeOf, type Tensor } from "../../src/tensor/index.ts";
 import { testBackends } from "../helpers/backends.ts";
 
 const folder = import.meta.dirname;
-const FILES = readdirSync(folder).filter((name) => name.endsWith(".safetensors"));
+const FILES = readdirSync(folder).filter((name) => /^deepseek_.*\.safetensors$/.test(name));
 
 /** Largest error of a logit over the range of all logits; of a gradient in relative L2; of a loss in nats. */
 const TOLERANCE = { logits: 1e-5, gradient: 1e-5, loss: 1e-5 };
@@ -47,7 +47,7 @@ async function open(name: string, scope: Scope): Promise<Golden> {
   const config = resolveConfig({ model: fromHfConfig(file.metadata.config!) }).model;
   const parameters = allocateParameters(scope, config);
   const weights = { ...file, tensors: new Map([...file.tensors].filter(([key]) => /^(model|lm_head)\./.test(key))) };
-  await loadWeights(scope, config, parameters, weights, name);
+  await loadWeights(config, parameters, weights, name);
   for (const parameter of parameters.trainable) parameter.allocateGrad(scope);
   const model = new DeepSeekModel(config, parameters);
   const facts = JSON.parse(file.metadata.facts!) as Facts;

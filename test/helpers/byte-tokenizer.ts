@@ -13,6 +13,7 @@ export const FIRST_BYTE_ID = SPECIAL.length;
 export function createByteTokenizer(): Tokenizer {
   const utf8 = new TextEncoder();
   const vocabulary: Vocabulary = {
+    preTokenizer: "deepseek-v3",
     tokens: [...SPECIAL, ...BYTE_CHARACTERS],
     bytes: [...SPECIAL.map((token) => utf8.encode(token)), ...BYTE_CHARACTERS.map((_, byte) => Uint8Array.of(byte))],
     merges: new Uint32Array(0),

@@ -1,10 +1,11 @@
 /**
- * Multi-head latent attention in its naive form and RoPE with YaRN on interleaved pairs, one token at a time.
- * **Source:** DeepSeek-V2 report 2.1, eq. 9–19; DeepSeek-V3 report 2.1.1; Peng et al. 2023 (arXiv 2309.00071).
+ * Multi-head latent attention in its naive form, grouped-query attention, and RoPE with YaRN, one token at a time.
+ * **Source:** DeepSeek-V2 report 2.1, eq. 9–19; Ainslie et al. 2023 (arXiv 2305.13245); Peng et al. 2023 (arXiv 2309.00071).
  */
 
 import type { ModelConfig } from "../../src/config/index.ts";
 import { dot, multiply, plus, rmsNorm, softmax, times, type Vector } from "./arrays.ts";
+import type { Faults } from "./faults.ts";
 import type { LayerReader } from "./weights.ts";
 
 const LATENT_EPS = 1e-6;
@@ -26,27 +27,38 @@ function frequency(config: ModelConfig, i: number): number {
   return (base / ropeFactor) * ramp + base * (1 - ramp);
 }
 
-/** Rotates the pairs (2i, 2i + 1). */
+/** Rotates the pairs (2i, 2i + 1), or (i, i + r/2) without interleaving. */
 function rotate(config: ModelConfig, x: Vector, position: number): number[] {
   const scale = yarnScale(config, config.mscale) / yarnScale(config, config.mscaleAllDim);
+  const half = x.length / 2;
   return x.map((value, j) => {
-    const angle = position * frequency(config, Math.floor(j / 2));
-    const partner = j % 2 === 0 ? -x[j + 1]! : x[j - 1]!;
+    const [pair, isFirst] = config.ropeInterleave ? [j >> 1, j % 2 === 0] : [j % half, j < half];
+    const step = config.ropeInterleave ? 1 : half;
+    const angle = position * frequency(config, pair);
+    const partner = isFirst ? -x[j + step]! : x[j - step]!;
     return scale * (value * Math.cos(angle) + partner * Math.sin(angle));
   });
 }
 
-/** What later tokens see of one token, and its own queries; all by head but the shared rope key. */
+/** The queries, keys and values of one token, rotated, each for every query head. */
 interface Projected {
-  readonly qNope: number[][];
-  readonly qRope: number[][];
-  readonly kNope: number[][];
-  readonly kRope: number[];
+  readonly q: number[][];
+  readonly k: number[][];
   readonly v: number[][];
 }
 
-function project(config: ModelConfig, at: LayerReader, x: Vector, position: number): Projected {
-  const { nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim: p, qkRopeHeadDim: r, vHeadDim: u } = config;
+function cut(x: Vector, count: number): number[][] {
+  const width = x.length / count;
+  return Array.from({ length: count }, (_, h) => x.slice(h * width, (h + 1) * width));
+}
+
+function projectLatent(
+  config: ModelConfig,
+  at: LayerReader,
+  x: Vector,
+  { position, faults }: { position: number; faults: Faults },
+): Projected {
+  const { nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim: p, vHeadDim: u } = config;
   const q =
     qLoraRank === 0
       ? multiply(at.matrix("attn.wq"), x)
@@ -55,16 +67,27 @@ function project(config: ModelConfig, at: LayerReader, x: Vector, position: numb
           rmsNorm(multiply(at.matrix("attn.wq_a"), x), at.vector("attn.q_norm"), LATENT_EPS),
         );
   const compressed = multiply(at.matrix("attn.wkv_a"), x);
-  const latent = rmsNorm(compressed.slice(0, kvLoraRank), at.vector("attn.kv_norm"), LATENT_EPS);
-  const heads = Array.from({ length: nHeads }, (_, h) => h);
-  const qOf = (h: number): number[] => q.slice(h * (p + r), (h + 1) * (p + r));
+  const normed = compressed.slice(0, faults.has("wide kv norm") ? compressed.length : kvLoraRank);
+  const weight = [...at.vector("attn.kv_norm"), ...Array<number>(normed.length - kvLoraRank).fill(1)];
+  const latent = rmsNorm(normed, weight, LATENT_EPS).slice(0, kvLoraRank);
+  const kRope = rotate(config, compressed.slice(kvLoraRank), position);
   const wkvB = at.matrix("attn.wkv_b");
+  const heads = Array.from({ length: nHeads }, (_, h) => h);
   return {
-    qNope: heads.map((h) => qOf(h).slice(0, p)),
-    qRope: heads.map((h) => rotate(config, qOf(h).slice(p), position)),
-    kNope: heads.map((h) => multiply(wkvB, latent, h * (p + u), p)),
-    kRope: rotate(config, compressed.slice(kvLoraRank), position),
+    q: cut(q, nHeads).map((head) => [...head.slice(0, p), ...rotate(config, head.slice(p), position)]),
+    k: heads.map((h) => [...multiply(wkvB, latent, h * (p + u), p), ...kRope]),
     v: heads.map((h) => multiply(wkvB, latent, h * (p + u) + p, u)),
+  };
+}
+
+function projectGrouped(config: ModelConfig, at: LayerReader, x: Vector, position: number): Projected {
+  const { nHeads, nKvHeads } = config;
+  const heads = (name: string, count: number): number[][] => cut(multiply(at.matrix(`attn.${name}`), x), count);
+  const repeated = (list: number[][]): number[][] => list.flatMap((head) => Array(nHeads / nKvHeads).fill(head));
+  return {
+    q: heads("wq", nHeads).map((head) => rotate(config, head, position)),
+    k: repeated(heads("wk", nKvHeads).map((head) => rotate(config, head, position))),
+    v: repeated(heads("wv", nKvHeads)),
   };
 }
 
@@ -73,17 +96,20 @@ export function attention(
   config: ModelConfig,
   at: LayerReader,
   x: readonly Vector[],
-  { positions }: { positions: readonly number[] },
+  { positions, faults }: { positions: readonly number[]; faults: Faults },
 ): number[][] {
   const { nHeads, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = config;
   const scale = yarnScale(config, config.mscaleAllDim) ** 2 / Math.sqrt(qkNopeHeadDim + qkRopeHeadDim);
-  const tokens = x.map((row, i) => project(config, at, row, positions[i]!));
+  const tokens = x.map((row, i) => {
+    const position = positions[i]!;
+    return config.attention === "mla"
+      ? projectLatent(config, at, row, { position, faults })
+      : projectGrouped(config, at, row, position);
+  });
   return tokens.map((token, i) => {
     const visible = tokens.slice(i - positions[i]!, i + 1);
     const heads = Array.from({ length: nHeads }, (_, h) => {
-      const scores = visible.map(
-        ({ kNope, kRope }) => scale * (dot(token.qNope[h]!, kNope[h]!) + dot(token.qRope[h]!, kRope)),
-      );
+      const scores = visible.map(({ k }) => scale * dot(token.q[h]!, k[h]!));
       return softmax(scores)
         .map((weight, j) => times(weight, visible[j]!.v[h]!))
         .reduce(plus, Array<number>(vHeadDim).fill(0));

@@ -5,6 +5,7 @@
 
 import type { ModelConfig } from "../../src/config/index.ts";
 import { multiply, plus, sigmoid, softmax, times, topIndices, type Vector } from "./arrays.ts";
+import { NO_FAULTS, type Faults } from "./faults.ts";
 import type { LayerReader } from "./weights.ts";
 
 /** w2(silu(w1 x) · w3 x); of stacked experts the one with number `expert`. */
@@ -35,27 +36,29 @@ export interface Routing {
   readonly weights: number[];
 }
 
-export function route(config: ModelConfig, at: LayerReader, x: Vector): Routing {
+export function route(config: ModelConfig, at: LayerReader, x: Vector, faults: Faults = NO_FAULTS): Routing {
   const { nRoutedExperts, nActivatedExperts, topkMethod, normTopkProb, routeScale } = config;
   const logits = multiply(at.matrix("ffn.gate"), x);
   const scores = config.scoreFunc === "sigmoid" ? logits.map(sigmoid) : softmax(logits);
   const bias = topkMethod === "noaux_tc" ? at.vector("ffn.gate.bias") : Array<number>(nRoutedExperts).fill(0);
   const selection = plus(scores, bias);
-  const allowed = allowedExperts(config, selection);
+  const allowed = allowedExperts(config, selection, faults);
+  const refused = faults.has("mask 0") ? 0 : -Infinity;
   const chosen = topIndices(
-    selection.map((score, e) => (allowed.has(e) ? score : -Infinity)),
+    selection.map((score, e) => (allowed.has(e) ? score : refused)),
     nActivatedExperts,
   );
-  const sum = chosen.reduce((total, e) => total + scores[e]!, 0);
-  return { scores, chosen, weights: chosen.map((e) => (routeScale * scores[e]!) / (normTopkProb ? sum : 1)) };
+  const shares = faults.has("biased weights") ? selection : scores;
+  const sum = chosen.reduce((total, e) => total + shares[e]!, 0);
+  return { scores, chosen, weights: chosen.map((e) => (routeScale * shares[e]!) / (normTopkProb ? sum : 1)) };
 }
 
 /** Experts of the nLimitedGroups best groups: by their best expert (V2) or the sum of their two best (V3). */
-function allowedExperts(config: ModelConfig, selection: Vector): Set<number> {
+function allowedExperts(config: ModelConfig, selection: Vector, faults: Faults): Set<number> {
   const { nExpertGroups: groups, nLimitedGroups, topkMethod } = config;
   const size = selection.length / groups;
   const members = Array.from({ length: groups }, (_, g) => selection.map((_, e) => e).slice(g * size, (g + 1) * size));
-  const best = topkMethod === "noaux_tc" ? 2 : 1;
+  const best = (topkMethod === "noaux_tc") === faults.has("other group rule") ? 1 : 2;
   const groupScores = members.map((group) => {
     const sorted = group.map((e) => selection[e]!).toSorted((a, b) => b - a);
     return sorted.slice(0, best).reduce((a, b) => a + b, 0);

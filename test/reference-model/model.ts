@@ -9,6 +9,7 @@ import type { ParameterSet } from "../../src/model/index.ts";
 import type { PackedDocuments } from "../helpers/random-model.ts";
 import { multiply, plus, rmsNorm, rowOf, softmax, type Vector } from "./arrays.ts";
 import { attention } from "./attention.ts";
+import { NO_FAULTS, type Faults } from "./faults.ts";
 import { balanceLoss, denseFeedForward, mixture, route, type Routing } from "./feed-forward.ts";
 import { readWeights } from "./weights.ts";
 
@@ -28,8 +29,9 @@ export function referenceForward(
   parameters: ParameterSet,
   batch: PackedDocuments,
   balance: { segments: readonly number[]; alpha: number },
+  faults: Faults = NO_FAULTS,
 ): ReferenceResult {
-  const { nLayers, nDenseLayers, rmsNormEps: eps, mtpHidden, tieEmbeddings } = config;
+  const { nLayers, nDenseLayers, nRoutedExperts, rmsNormEps: eps, mtpHidden, tieEmbeddings } = config;
   const root = readWeights(parameters);
   const head = root.matrix(tieEmbeddings ? "embed" : "head");
   const embed = (tokens: readonly number[]): number[][] => tokens.map((token) => rowOf(root.matrix("embed"), token));
@@ -38,11 +40,15 @@ export function referenceForward(
 
   const layer = (number: number, x: readonly Vector[]): number[][] => {
     const at = readWeights(parameters, `layers.${number}.`);
-    const attended = attention(config, at, normAll(x, at.vector("attn_norm")), batch);
+    const attended = attention(config, at, normAll(x, at.vector("attn_norm")), {
+      positions: batch.positions,
+      faults,
+    });
     const h = x.map((row, i) => plus(row, attended[i]!));
     const normed = normAll(h, at.vector("ffn_norm"));
-    if (number < nDenseLayers) return h.map((row, i) => plus(row, denseFeedForward(at, normed[i]!)));
-    const routings: Routing[] = normed.map((row) => route(config, at, row));
+    if (number < nDenseLayers || nRoutedExperts === 0)
+      return h.map((row, i) => plus(row, denseFeedForward(at, normed[i]!)));
+    const routings: Routing[] = normed.map((row) => route(config, at, row, faults));
     balanceLosses.push(balanceLoss(config, routings, balance.segments, balance.alpha));
     return h.map((row, i) => plus(row, mixture(config, at, normed[i]!, routings[i]!)));
   };

@@ -175,6 +175,7 @@ fn attend(bench: &Bench, name: &str, compute: Compute, seqs: usize, len: usize, 
     let shape = Attention {
         n,
         heads,
+        kv_heads: heads,
         nope_dim: p,
         rope_dim: r,
         value_dim: u,

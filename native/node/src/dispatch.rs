@@ -303,19 +303,19 @@ kernels! {
     }
 
     50 attention(q, k1, k2 maybe, v, seq_starts, out, lse)
-        [n, heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
+        [n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
          scale: real, compute: choice(2)] |ctx, call| {
         let shape = ops::Attention {
-            n, heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
+            n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
             scale: scale as f32,
             compute: multiplication(compute),
         };
         let k2 = k2.as_ref().map(|k2| k2.f32(span(&[(n, k2_row), (heads, k2_head)], rope_dim))).transpose()?;
         let qkv = ops::Qkv {
             q: q.f32(span(&[(n, q_stride)], area(&[heads, nope_dim.saturating_add(rope_dim)])))?,
-            k1: k1.f32(span(&[(n, k1_row), (heads, k1_head)], nope_dim))?,
+            k1: k1.f32(span(&[(n, k1_row), (kv_heads, k1_head)], nope_dim))?,
             k2,
-            v: v.f32(span(&[(n, v_row), (heads, v_head)], value_dim))?,
+            v: v.f32(span(&[(n, v_row), (kv_heads, v_head)], value_dim))?,
             seq_starts: seq_starts.i32(seqs.saturating_add(1))?,
         };
         let (out, lse) = (out.f32_mut(area(&[n, heads, value_dim]))?, lse.f32_mut(area(&[n, heads]))?);
@@ -323,17 +323,17 @@ kernels! {
     }
 
     51 attentionBackward(q, k1, k2 maybe, v, seq_starts, out, lse, d_out, delta, dq, dk1, dk2 maybe, dv)
-        [n, heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
+        [n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
          scale: real, compute: choice(2)] |ctx, call| {
         let shape = ops::Attention {
-            n, heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
+            n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
             scale: scale as f32,
             compute: multiplication(compute),
         };
         let q_len = span(&[(n, q_stride)], area(&[heads, nope_dim.saturating_add(rope_dim)]));
-        let k1_len = span(&[(n, k1_row), (heads, k1_head)], nope_dim);
+        let k1_len = span(&[(n, k1_row), (kv_heads, k1_head)], nope_dim);
         let k2_len = span(&[(n, k2_row), (heads, k2_head)], rope_dim);
-        let v_len = span(&[(n, v_row), (heads, v_head)], value_dim);
+        let v_len = span(&[(n, v_row), (kv_heads, v_head)], value_dim);
         let out_len = area(&[n, heads, value_dim]);
         let rows = area(&[n, heads]);
         let k2 = k2.as_ref().map(|k2| k2.f32(k2_len)).transpose()?;
@@ -372,6 +372,22 @@ kernels! {
             scale: scale as f32,
         };
         ops::mla_decode(ctx, cache, out.f32_mut(area(&[batch, heads, latent_dim]))?, shape);
+    }
+
+    54 gqaDecode(q, pool, block_table, seq_lens, out)
+        [batch, heads, kv_heads, head_dim, block_size, max_blocks, pool_rows, scale: real] |ctx, call| {
+        let size = area(&[batch, heads, head_dim]);
+        let cache = ops::GqaCache {
+            q: q.f32(size)?,
+            pool: pool.f32(area(&[pool_rows, 2, kv_heads, head_dim]))?,
+            block_table: block_table.i32(area(&[batch, max_blocks]))?,
+            seq_lens: seq_lens.i32(batch)?,
+        };
+        let shape = ops::GqaDecode {
+            batch, heads, kv_heads, head_dim, block_size, max_blocks, pool_rows,
+            scale: scale as f32,
+        };
+        ops::gqa_decode(ctx, cache, out.f32_mut(size)?, shape);
     }
 
     60 softmaxCrossEntropy(logits, targets, losses, d_logits maybe) [rows, vocab, scale: real] |ctx, call| {

@@ -1,6 +1,6 @@
 //! The tokenizer for JavaScript: strings in, ids out. Ids are copied into JavaScript's own memory.
 
-use fathom_tokenizer::{AddedTokens, Encoder, Trainer};
+use fathom_tokenizer::{AddedTokens, Encoder, PreTokenizer, Trainer};
 use napi::bindgen_prelude::{Env, Int32ArraySlice, Result, Uint32ArraySlice};
 use napi::{Error, Status};
 use napi_derive::napi;
@@ -57,12 +57,20 @@ pub struct EncodedTexts<'env> {
 impl BpeEncoder {
     /// `byte_ids` holds the id of each byte, `merges` (left, right, merged) ids in the order of their ranks.
     #[napi(constructor, catch_unwind)]
-    pub fn new(byte_ids: &[u32], merges: &[u32], added: Vec<String>, added_ids: &[u32]) -> Result<Self> {
+    pub fn new(
+        byte_ids: &[u32],
+        merges: &[u32],
+        added: Vec<String>,
+        added_ids: &[u32],
+        pre_tokenizer: String,
+    ) -> Result<Self> {
+        let pre_tokenizer = PreTokenizer::named(&pre_tokenizer)
+            .ok_or_else(|| Error::new(Status::InvalidArg, "the pre-tokenizer must be known"))?;
         let byte_ids =
             byte_ids.try_into().map_err(|_| Error::new(Status::InvalidArg, "byte ids must be 256 numbers"))?;
         let added = AddedTokens::new(added.into_iter().zip(added_ids.iter().copied()));
         let (merges, _) = merges.as_chunks::<3>();
-        let encoder = Encoder::new(byte_ids, merges, added);
+        let encoder = Encoder::new(pre_tokenizer, byte_ids, merges, added);
         Ok(Self { encoder })
     }
 

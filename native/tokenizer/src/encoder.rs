@@ -1,7 +1,5 @@
 //! Encoding: added tokens, pieces, then the merges of each piece in the order of their ranks.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 use std::iter;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -9,23 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustc_hash::FxHashMap;
-
 use crate::added::{AddedTokens, Part};
-use crate::pieces::for_each_piece;
-
-/// Pieces longer than this are rarely seen twice.
-const MAX_CACHED_BYTES: usize = 64;
-/// Entries of a cache; a full one is emptied, so that no text can make it grow or slow.
-const MAX_CACHED_PIECES: usize = 1 << 16;
-
-const NONE: u32 = u32::MAX;
+use crate::merges::{Merger, Merges};
+use crate::piece_cache::PieceCache;
+use crate::pre_tokenizer::PreTokenizer;
 
 /// A byte-level BPE vocabulary, ready to encode. Shared by threads; the ids do not depend on their number.
 pub struct Encoder {
+    pre_tokenizer: PreTokenizer,
     byte_ids: [u32; 256],
-    /// (left id, right id) to (rank, merged id).
-    merges: FxHashMap<(u32, u32), (u32, u32)>,
+    merges: Merges,
     added: AddedTokens,
     workers: Mutex<Vec<Worker>>,
 }
@@ -33,27 +24,14 @@ pub struct Encoder {
 /// What one thread keeps between pieces.
 #[derive(Default)]
 struct Worker {
-    cache: HashMap<Box<[u8]>, Box<[u32]>>,
-    symbols: Vec<Symbol>,
-    queue: BinaryHeap<Reverse<(u32, u32)>>,
-}
-
-/// A link of the list that a piece is while it is merged; `id` is `NONE` once merged into its left neighbour.
-#[derive(Clone, Copy)]
-struct Symbol {
-    id: u32,
-    previous: u32,
-    next: u32,
+    cache: PieceCache,
+    merger: Merger,
 }
 
 impl Encoder {
     /// `merges` holds (left, right, merged) ids in the order of their ranks.
-    pub fn new(byte_ids: [u32; 256], merges: &[[u32; 3]], added: AddedTokens) -> Self {
-        let mut table = FxHashMap::with_capacity_and_hasher(merges.len(), Default::default());
-        for (rank, &[left, right, merged]) in merges.iter().enumerate() {
-            table.entry((left, right)).or_insert((rank as u32, merged));
-        }
-        Self { byte_ids, merges: table, added, workers: Mutex::default() }
+    pub fn new(pre_tokenizer: PreTokenizer, byte_ids: [u32; 256], merges: &[[u32; 3]], added: AddedTokens) -> Self {
+        Self { pre_tokenizer, byte_ids, merges: Merges::new(merges), added, workers: Mutex::default() }
     }
 
     /// The ids of `text`. Without `allow_special`, added tokens in it are encoded as plain text.
@@ -105,11 +83,13 @@ impl Encoder {
 
     fn encode_into(&self, text: &str, allow_special: bool, worker: &mut Worker, out: &mut Vec<u32>) {
         if !allow_special {
-            return for_each_piece(text, |piece| self.encode_piece(piece, worker, out));
+            return self.pre_tokenizer.for_each_piece(text, |piece| self.encode_piece(piece, worker, out));
         }
         self.added.for_each_part(text, |part| match part {
             Part::Added(id) => out.push(id),
-            Part::Text(words) => for_each_piece(words, |piece| self.encode_piece(piece, worker, out)),
+            Part::Text(words) => {
+                self.pre_tokenizer.for_each_piece(words, |piece| self.encode_piece(piece, worker, out))
+            }
         });
     }
 
@@ -117,71 +97,12 @@ impl Encoder {
         if let [byte] = piece {
             return out.push(self.byte_ids[usize::from(*byte)]);
         }
-        if piece.len() > MAX_CACHED_BYTES {
-            return self.merge_piece(piece, worker, out);
-        }
         if let Some(ids) = worker.cache.get(piece) {
             return out.extend_from_slice(ids);
         }
         let start = out.len();
-        self.merge_piece(piece, worker, out);
-        if worker.cache.len() == MAX_CACHED_PIECES {
-            worker.cache.clear();
-        }
-        worker.cache.insert(piece.into(), out[start..].into());
-    }
-
-    /// Merges the pair of lowest rank, the leftmost first, until none is left: O(n log n) with a queue over a list.
-    fn merge_piece(&self, piece: &[u8], worker: &mut Worker, out: &mut Vec<u32>) {
-        let Worker { symbols, queue, .. } = worker;
-        symbols.clear();
-        symbols.extend(piece.iter().zip(0..).map(|(&byte, i): (_, u32)| Symbol {
-            id: self.byte_ids[usize::from(byte)],
-            previous: i.wrapping_sub(1),
-            next: i + 1,
-        }));
-        symbols[piece.len() - 1].next = NONE;
-        for i in 0..symbols.len() as u32 {
-            self.enqueue(symbols, queue, i);
-        }
-        while let Some(Reverse((rank, left))) = queue.pop() {
-            self.merge_at(symbols, queue, rank, left);
-        }
-        out.extend(symbols.iter().map(|symbol| symbol.id).filter(|&id| id != NONE));
-    }
-
-    /// Merges the pair at `left` if it is still the one of `rank`; a queue entry can be older than its pair.
-    fn merge_at(&self, symbols: &mut [Symbol], queue: &mut BinaryHeap<Reverse<(u32, u32)>>, rank: u32, left: u32) {
-        let merged = match self.merge_of(symbols, left) {
-            Some((now, merged)) if now == rank => merged,
-            _ => return,
-        };
-        let Symbol { previous, next: right, .. } = symbols[left as usize];
-        let after = symbols[right as usize].next;
-        symbols[right as usize].id = NONE;
-        symbols[left as usize] = Symbol { id: merged, previous, next: after };
-        if after != NONE {
-            symbols[after as usize].previous = left;
-        }
-        self.enqueue(symbols, queue, left);
-        if previous != NONE {
-            self.enqueue(symbols, queue, previous);
-        }
-    }
-
-    fn enqueue(&self, symbols: &[Symbol], queue: &mut BinaryHeap<Reverse<(u32, u32)>>, left: u32) {
-        if let Some((rank, _)) = self.merge_of(symbols, left) {
-            queue.push(Reverse((rank, left)));
-        }
-    }
-
-    /// Rank and result of merging the symbol at `left` with its right neighbour.
-    fn merge_of(&self, symbols: &[Symbol], left: u32) -> Option<(u32, u32)> {
-        let Symbol { id, next, .. } = symbols[left as usize];
-        if id == NONE || next == NONE {
-            return None;
-        }
-        self.merges.get(&(id, symbols[next as usize].id)).copied()
+        worker.merger.merge(&self.merges, &self.byte_ids, piece, out);
+        worker.cache.insert(piece, &out[start..]);
     }
 }
 
@@ -214,7 +135,7 @@ mod tests {
         let bytes = std::array::from_fn(|byte| byte as u32);
         let (a, b) = (u32::from(b'a'), u32::from(b'b'));
         let merges = [[a, b, 256], [256, 256, 257], [b, a, 258], [a, a, 259]];
-        Encoder::new(bytes, &merges, AddedTokens::new([("<x>".into(), 260)]))
+        Encoder::new(PreTokenizer::V3, bytes, &merges, AddedTokens::new([("<x>".into(), 260)]))
     }
 
     #[test]

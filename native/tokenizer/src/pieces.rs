@@ -144,7 +144,7 @@ fn is_cjk(code: u32) -> bool {
 
 /// The code point at `at`, which is the start of a character of valid UTF-8, and its length in bytes.
 #[inline]
-fn decode(bytes: &[u8], at: usize) -> (u32, usize) {
+pub fn decode(bytes: &[u8], at: usize) -> (u32, usize) {
     let lead = u32::from(bytes[at]);
     let tail = |i: usize| u32::from(bytes[at + i] & 0x3F);
     match lead {

@@ -6,6 +6,7 @@ import { roundToBf16, spanOf, type Call, type Floats } from "./call.ts";
 interface Shape {
   readonly n: number;
   readonly heads: number;
+  readonly kvHeads: number;
   readonly nopeDim: number;
   readonly ropeDim: number;
   readonly valueDim: number;
@@ -24,9 +25,13 @@ interface Strides {
 }
 
 function shapeOf(call: Call<"attention"> | Call<"attentionBackward">): Shape {
+  const [heads, kvHeads] = [call.count("heads"), call.count("kvHeads")];
+  invariant(heads === kvHeads || heads % kvHeads === 0, `attention.kvHeads divides ${heads} heads, got ${kvHeads}`);
+  invariant(heads === kvHeads || !call.has("k2"), "attention.k2 is left out where heads share keys");
   return {
     n: call.count("n"),
-    heads: call.count("heads"),
+    heads,
+    kvHeads,
     nopeDim: call.count("nopeDim"),
     ropeDim: call.count("ropeDim"),
     valueDim: call.count("valueDim"),
@@ -47,8 +52,11 @@ function sequenceStarts(call: Call<"attention"> | Call<"attentionBackward">, { n
   return starts;
 }
 
-const headSpan = ({ n, heads }: Shape, width: number, { row, head }: Strides): number =>
+const headSpan = (n: number, heads: number, width: number, { row, head }: Strides): number =>
   n === 0 ? 0 : (n - 1) * row + spanOf(heads, width, head);
+
+/** The head of keys and values that a head reads. */
+const kvHeadOf = ({ heads, kvHeads }: Shape, head: number): number => Math.floor((head * kvHeads) / heads);
 
 /** [rows, width] of one head from `start` on; into the columns `at` … of rows `packedWidth` wide. */
 function packHead(
@@ -99,9 +107,10 @@ function packSequence({ q, k1, k2, v }: Sources, shape: Shape, start: number, ro
   };
   const at = { start, rows, head, toBf16 };
   packHead(q, { ...at, width: qkDim, strides: { row: shape.qStride, head: qkDim } }, packed.q, qkDim, 0);
-  packHead(k1, { ...at, width: nopeDim, strides: shape.k1 }, packed.k, qkDim, 0);
+  const kv = { ...at, head: kvHeadOf(shape, head) };
+  packHead(k1, { ...kv, width: nopeDim, strides: shape.k1 }, packed.k, qkDim, 0);
   if (k2 !== undefined) packHead(k2, { ...at, width: ropeDim, strides: shape.k2 }, packed.k, qkDim, nopeDim);
-  packHead(v, { ...at, width: valueDim, strides: shape.v }, packed.v, valueDim, 0);
+  packHead(v, { ...kv, width: valueDim, strides: shape.v }, packed.v, valueDim, 0);
   return packed;
 }
 
@@ -123,13 +132,13 @@ function addScaledRow(out: Float64Array, i: number, x: Float64Array, j: number, 
  */
 export function attention(call: Call<"attention">): void {
   const shape = shapeOf(call);
-  const { n, heads, nopeDim, ropeDim, valueDim, scale, toBf16 } = shape;
+  const { n, heads, kvHeads, nopeDim, ropeDim, valueDim, scale, toBf16 } = shape;
   const qkDim = nopeDim + ropeDim;
   const sources = {
     q: call.floats("q", spanOf(n, heads * qkDim, shape.qStride)),
-    k1: call.floats("k1", headSpan(shape, nopeDim, shape.k1)),
-    k2: call.optionalFloats("k2", headSpan(shape, ropeDim, shape.k2)),
-    v: call.floats("v", headSpan(shape, valueDim, shape.v)),
+    k1: call.floats("k1", headSpan(n, kvHeads, nopeDim, shape.k1)),
+    k2: call.optionalFloats("k2", headSpan(n, heads, ropeDim, shape.k2)),
+    v: call.floats("v", headSpan(n, kvHeads, valueDim, shape.v)),
   };
   const starts = sequenceStarts(call, shape);
   const out = call.floats("out", n * heads * valueDim);
@@ -168,13 +177,13 @@ export function attention(call: Call<"attention">): void {
  */
 export function attentionBackward(call: Call<"attentionBackward">): void {
   const shape = shapeOf(call);
-  const { n, heads, nopeDim, ropeDim, valueDim, scale, toBf16 } = shape;
+  const { n, heads, kvHeads, nopeDim, ropeDim, valueDim, scale, toBf16 } = shape;
   const qkDim = nopeDim + ropeDim;
   const spans = {
     q: spanOf(n, heads * qkDim, shape.qStride),
-    k1: headSpan(shape, nopeDim, shape.k1),
-    k2: headSpan(shape, ropeDim, shape.k2),
-    v: headSpan(shape, valueDim, shape.v),
+    k1: headSpan(n, kvHeads, nopeDim, shape.k1),
+    k2: headSpan(n, heads, ropeDim, shape.k2),
+    v: headSpan(n, kvHeads, valueDim, shape.v),
   };
   const sources = {
     q: call.floats("q", spans.q),
@@ -217,12 +226,14 @@ export function attentionBackward(call: Call<"attentionBackward">): void {
         }
       }
       dq.add({ start, rows, head: h }, gradient.q, qkDim, 0);
-      dk1.add({ start, rows, head: h }, gradient.k, qkDim, 0);
+      const kvHead = kvHeadOf(shape, h);
+      dk1.add({ start, rows, head: kvHead }, gradient.k, qkDim, 0);
       dk2?.add({ start, rows, head: h }, gradient.k, qkDim, nopeDim);
-      dv.add({ start, rows, head: h }, gradient.v, valueDim, 0);
+      dv.add({ start, rows, head: kvHead }, gradient.v, valueDim, 0);
     }
   }
-  for (const gradient of [dq, dk1, dk2, dv]) gradient?.store(n, heads);
+  for (const gradient of [dq, dk2]) gradient?.store(n, heads);
+  for (const gradient of [dk1, dv]) gradient.store(n, kvHeads);
 }
 
 /** Sums the gradient of one operand in float64; heads that share values (head stride 0) add up. */
@@ -281,6 +292,14 @@ export function cacheWrite(call: Call<"cacheWrite">): void {
   }
 }
 
+/** The pool rows of a sequence's `length` tokens. */
+function cachedRows(kernel: string, table: Int32Array, length: number, blockSize: number, poolRows: number): number[] {
+  const rows = Array.from({ length }, (_, j) => table[Math.floor(j / blockSize)]! * blockSize + (j % blockSize));
+  const outside = rows.find((row) => row < 0 || row >= poolRows);
+  invariant(outside === undefined, `${kernel}.blockTable names blocks of ${poolRows} pool rows, got row ${outside}`);
+  return rows;
+}
+
 /**
  * out[b, h, :] = Σ_j softmax_j(scale · (qLatent·c_j + qRope·k_j)) c_j over the cached rows of sequence b; 0 without rows.
  * Source: DeepSeek-V2 report 2.1.2 (W_UK and W_UV absorbed into the query and the output).
@@ -300,12 +319,8 @@ export function mlaDecode(call: Call<"mlaDecode">): void {
   const seqLens = call.indices("seqLens", batch, maxBlocks * blockSize + 1);
   const out = call.floats("out", batch * heads * latentDim);
   for (let b = 0; b < batch; b++) {
-    const rows = Array.from({ length: seqLens[b]! }, (_, j) => {
-      const block = blockTable[b * maxBlocks + Math.floor(j / blockSize)]!;
-      return block * blockSize + (j % blockSize);
-    });
-    const outside = rows.find((row) => row < 0 || row >= poolRows);
-    invariant(outside === undefined, `mlaDecode.blockTable names blocks of ${poolRows} pool rows, got row ${outside}`);
+    const table = blockTable.subarray(b * maxBlocks, (b + 1) * maxBlocks);
+    const rows = cachedRows("mlaDecode", table, seqLens[b]!, blockSize, poolRows);
     for (let h = 0; h < heads; h++) {
       const latentAt = (b * heads + h) * latentDim;
       const ropeAt = b * ropeRow + h * ropeHead;
@@ -323,6 +338,46 @@ export function mlaDecode(call: Call<"mlaDecode">): void {
         for (let c = 0; c < latentDim; c++) sum[c]! += p * pool[row * width + c]!;
       }
       out.set(sum, latentAt);
+    }
+  }
+}
+
+/**
+ * out[b, h, :] = Σ_j softmax_j(scale · q·k_j) v_j over the cached rows of sequence b; 0 without rows.
+ * Source: Ainslie et al. 2023 (arXiv 2305.13245), 2.2.
+ */
+export function gqaDecode(call: Call<"gqaDecode">): void {
+  const [batch, heads, kvHeads] = [call.count("batch"), call.count("heads"), call.count("kvHeads")];
+  const [headDim, poolRows] = [call.count("headDim"), call.count("poolRows")];
+  const [blockSize, maxBlocks] = [call.count("blockSize"), call.count("maxBlocks")];
+  const scale = call.number("scale");
+  invariant(heads % kvHeads === 0, `gqaDecode.kvHeads divides ${heads} heads, got ${kvHeads}`);
+  const q = call.floats("q", batch * heads * headDim);
+  const pool = call.floats("pool", poolRows * 2 * kvHeads * headDim);
+  const blockTable = call.ints("blockTable", batch * maxBlocks);
+  const seqLens = call.indices("seqLens", batch, maxBlocks * blockSize + 1);
+  const out = call.floats("out", batch * heads * headDim);
+  for (let b = 0; b < batch; b++) {
+    const table = blockTable.subarray(b * maxBlocks, (b + 1) * maxBlocks);
+    const rows = cachedRows("gqaDecode", table, seqLens[b]!, blockSize, poolRows);
+    for (let h = 0; h < heads; h++) {
+      const at = (b * heads + h) * headDim;
+      const kvHead = Math.floor((h * kvHeads) / heads);
+      const keyAt = (row: number): number => (row * 2 * kvHeads + kvHead) * headDim;
+      const scores = rows.map((row) => {
+        let dot = 0;
+        for (let c = 0; c < headDim; c++) dot += q[at + c]! * pool[keyAt(row) + c]!;
+        return scale * dot;
+      });
+      const max = scores.reduce((a, score) => Math.max(a, score), -Infinity);
+      const total = scores.reduce((a, score) => a + Math.exp(score - max), 0);
+      const sum = new Float64Array(headDim);
+      for (const [j, row] of rows.entries()) {
+        const p = Math.exp(scores[j]! - max) / total;
+        const valueAt = keyAt(row) + kvHeads * headDim;
+        for (let c = 0; c < headDim; c++) sum[c]! += p * pool[valueAt + c]!;
+      }
+      out.set(sum, at);
     }
   }
 }

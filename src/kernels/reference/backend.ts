@@ -6,7 +6,7 @@
 import { invariant, MemoryError } from "../../core/errors.ts";
 import type { Backend, Handle, KernelName } from "../contract.ts";
 import { decodeCalls, type DecodedCall } from "../encode.ts";
-import { attention, attentionBackward, cacheWrite, mlaDecode } from "./attention.ts";
+import { attention, attentionBackward, cacheWrite, gqaDecode, mlaDecode } from "./attention.ts";
 import { Call } from "./call.ts";
 import {
   add,
@@ -59,6 +59,7 @@ const BODIES: { readonly [K in KernelName]: (call: Call<K>) => void } = {
   attentionBackward,
   cacheWrite,
   mlaDecode,
+  gqaDecode,
   softmaxCrossEntropy,
   adamwInto,
 };

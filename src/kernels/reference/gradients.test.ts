@@ -303,16 +303,18 @@ test("balanceLoss gives its gradient in the scores, with segments of different l
 
 /** k1 and v interleaved as the model has them, k2 shared by all heads; then plain heads without k2. */
 const ATTENTIONS = [
-  { title: "latent keys with a shared rope part", nopeDim: 3, ropeDim: 2, valueDim: 4, shared: true },
-  { title: "rope keys of every head's own", nopeDim: 2, ropeDim: 2, valueDim: 1, shared: false },
-  { title: "no rope part", nopeDim: 4, ropeDim: 0, valueDim: 4, shared: true },
+  { title: "latent keys with a shared rope part", kvHeads: 2, nopeDim: 3, ropeDim: 2, valueDim: 4, shared: true },
+  { title: "rope keys of every head's own", kvHeads: 2, nopeDim: 2, ropeDim: 2, valueDim: 1, shared: false },
+  { title: "no rope part", kvHeads: 2, nopeDim: 4, ropeDim: 0, valueDim: 4, shared: true },
+  { title: "two heads on the same keys and values", kvHeads: 1, nopeDim: 4, ropeDim: 0, valueDim: 4, shared: true },
 ];
 
-test.each(ATTENTIONS)("attentionBackward gives all gradients: $title", ({ nopeDim, ropeDim, valueDim, shared }) => {
+test.each(ATTENTIONS)("attentionBackward gives all gradients: $title", (attention) => {
+  const { kvHeads, nopeDim, ropeDim, valueDim, shared } = attention;
   const rng = new Rng(10, "attention");
   const [n, heads, seqs] = [7, 2, 3];
   const seqStarts = i32([0, 4, 5, 7]);
-  const [k1Row, k2Row, vRow] = [heads * nopeDim + 1, heads * ropeDim + 1, heads * valueDim + 2];
+  const [k1Row, k2Row, vRow] = [kvHeads * nopeDim + 1, heads * ropeDim + 1, kvHeads * valueDim + 2];
   const x = {
     q: uniform(rng, n * heads * (nopeDim + ropeDim)),
     k1: uniform(rng, n * k1Row),
@@ -321,7 +323,7 @@ test.each(ATTENTIONS)("attentionBackward gives all gradients: $title", ({ nopeDi
   };
   const dOut = uniform(rng, n * heads * valueDim);
   const numbers = {
-    ...{ n, heads, nopeDim, ropeDim, valueDim, seqs, scale: 0.7, compute: 0 },
+    ...{ n, heads, kvHeads, nopeDim, ropeDim, valueDim, seqs, scale: 0.7, compute: 0 },
     ...{ qStride: heads * (nopeDim + ropeDim), k1Row, k1Head: nopeDim, vRow, vHead: valueDim },
     ...{ k2Row, k2Head: shared ? 0 : ropeDim },
   };

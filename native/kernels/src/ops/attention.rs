@@ -22,6 +22,8 @@ const RUN: usize = 512;
 pub struct Attention {
     pub n: usize,
     pub heads: usize,
+    /// Heads of keys and values; `heads / kv_heads` neighbouring queries share each.
+    pub kv_heads: usize,
     pub nope_dim: usize,
     pub rope_dim: usize,
     pub value_dim: usize,
@@ -50,10 +52,10 @@ impl Place {
         row * self.row + head * self.head
     }
 
-    /// Panics unless all rows and heads lie within `len` elements.
-    pub(super) fn check(&self, kernel: &str, name: &str, len: usize, shape: &Attention) {
-        if shape.n > 0 && shape.heads > 0 {
-            let end = self.at(shape.n - 1, shape.heads - 1) + self.width;
+    /// Panics unless `n` rows of `heads` heads lie within `len` elements.
+    pub(super) fn check(&self, kernel: &str, name: &str, len: usize, (n, heads): (usize, usize)) {
+        if n > 0 && heads > 0 {
+            let end = self.at(n - 1, heads - 1) + self.width;
             assert!(end <= len, "{kernel}: {name} must hold {end} elements, got {len}");
         }
     }
@@ -62,6 +64,16 @@ impl Place {
 impl Attention {
     pub(super) fn key_dim(&self) -> usize {
         self.nope_dim + self.rope_dim
+    }
+
+    /// The query heads that share one head of keys and values.
+    pub(super) fn sharing(&self) -> usize {
+        self.heads / self.kv_heads.max(1)
+    }
+
+    /// The head of keys and values that a query head reads.
+    pub(super) fn kv_head(&self, head: usize) -> usize {
+        head / self.sharing()
     }
 
     pub(super) fn q(&self) -> Place {
@@ -85,11 +97,18 @@ impl Attention {
     }
 
     fn check(&self, kernel: &str, operands: Qkv) {
-        self.q().check(kernel, "q", operands.q.len(), self);
-        self.k1().check(kernel, "k1", operands.k1.len(), self);
-        self.v().check(kernel, "v", operands.v.len(), self);
+        let (n, heads, kv_heads) = (self.n, self.heads, self.kv_heads);
+        let divides = heads == kv_heads || (kv_heads > 0 && heads.is_multiple_of(kv_heads));
+        assert!(divides, "{kernel}: kvHeads must divide {heads} heads, got {kv_heads}");
+        assert!(
+            heads == kv_heads || operands.k2.is_none(),
+            "{kernel}: k2 must be left out where heads share keys, {heads} heads on {kv_heads}"
+        );
+        self.q().check(kernel, "q", operands.q.len(), (n, heads));
+        self.k1().check(kernel, "k1", operands.k1.len(), (n, kv_heads));
+        self.v().check(kernel, "v", operands.v.len(), (n, kv_heads));
         match operands.k2 {
-            Some(k2) => self.k2().check(kernel, "k2", k2.len(), self),
+            Some(k2) => self.k2().check(kernel, "k2", k2.len(), (n, heads)),
             None => assert!(self.rope_dim == 0, "{kernel}: ropeDim must be 0 without k2, got {}", self.rope_dim),
         }
         assert!(
@@ -186,7 +205,7 @@ pub(super) fn matrix(x: &[f32], place: Place, rows: &Range<usize>, head: usize) 
 /// The two parts of some keys of a head side by side; without a second part, the keys where they are.
 pub(super) fn join_keys(to: &mut [f32], x: Qkv, shape: &Attention, head: usize, rows: &Range<usize>) -> MatIn<'static> {
     let (p, k) = (shape.nope_dim, shape.key_dim());
-    let Some(k2) = x.k2 else { return matrix(x.k1, shape.k1(), rows, head) };
+    let Some(k2) = x.k2 else { return matrix(x.k1, shape.k1(), rows, shape.kv_head(head)) };
     for (row, to) in rows.clone().zip(to.chunks_exact_mut(k)) {
         to[..p].copy_from_slice(&x.k1[shape.k1().at(row, head)..][..p]);
         to[p..].copy_from_slice(&k2[shape.k2().at(row, head)..][..k - p]);
@@ -250,7 +269,7 @@ impl<'a> Head<'a> {
             // SAFETY: as above.
             unsafe {
                 self.keys.pack(0, joined.t(), keys.len(), k);
-                self.values.pack(0, matrix(x.v, shape.v(), &keys, head), u, keys.len());
+                self.values.pack(0, matrix(x.v, shape.v(), &keys, shape.kv_head(head)), u, keys.len());
             }
             for (tile, rows) in tiles(run.rows.clone()).enumerate().filter(|(_, rows)| rows.start >= keys.start) {
                 self.tile(run, tile, rows, &keys);
@@ -339,7 +358,7 @@ pub(super) mod tests {
     use crate::ops::testing::{Rng, assert_close, on_every_isa, wide, with_best};
 
     /// Random operands; keys and values of a head stand side by side in one matrix, the rope keys are shared by all
-    /// heads unless `own_k2`.
+    /// heads unless `own_k2`. `sharing` query heads read each head of keys.
     pub struct Case {
         pub shape: Attention,
         pub starts: Vec<i32>,
@@ -348,8 +367,10 @@ pub(super) mod tests {
         pub k2: Vec<f32>,
     }
 
+    #[derive(Clone, Copy)]
     pub struct Dims {
         pub heads: usize,
+        pub sharing: usize,
         pub nope: usize,
         pub rope: usize,
         pub value: usize,
@@ -358,13 +379,15 @@ pub(super) mod tests {
 
     impl Case {
         pub fn new(starts: &[i32], dims: Dims, compute: Compute) -> Self {
-            let Dims { heads, nope, rope, value, own_k2 } = dims;
+            let Dims { heads, sharing, nope, rope, value, own_k2 } = dims;
+            let kv_heads = heads / sharing;
             let n = starts[starts.len() - 1] as usize;
             let k2_row = if own_k2 { heads * rope } else { rope } + 2;
-            let (q_stride, kv_row) = (heads * (nope + rope) + 3, heads * (nope + value) + 1);
+            let (q_stride, kv_row) = (heads * (nope + rope) + 3, kv_heads * (nope + value) + 1);
             let shape = Attention {
                 n,
                 heads,
+                kv_heads,
                 nope_dim: nope,
                 rope_dim: rope,
                 value_dim: value,
@@ -409,7 +432,7 @@ pub(super) mod tests {
     ) -> (Vec<f64>, f64) {
         let q = &q[s.q().at(i, h)..][..s.key_dim()];
         let score = |j: usize| {
-            let (k1, k2) = (&kv[s.k1().at(j, h)..], &k2[s.k2().at(j, h)..]);
+            let (k1, k2) = (&kv[s.k1().at(j, s.kv_head(h))..], &k2[s.k2().at(j, h)..]);
             let nope: f64 = (0..s.nope_dim).map(|c| q[c] * k1[c]).sum();
             f64::from(s.scale) * (nope + (0..s.rope_dim).map(|c| q[s.nope_dim + c] * k2[c]).sum::<f64>())
         };
@@ -426,7 +449,7 @@ pub(super) mod tests {
                     let (p, sum) = plain_row(s, q, kv, k2, span[0] as usize, i, h);
                     lse[i * s.heads + h] = sum;
                     for (j, p) in p.iter().enumerate() {
-                        let v = &kv[s.nope_dim + s.v().at(span[0] as usize + j, h)..];
+                        let v = &kv[s.nope_dim + s.v().at(span[0] as usize + j, s.kv_head(h))..];
                         for c in 0..s.value_dim {
                             out[s.out().at(i, h) + c] += p * v[c];
                         }
@@ -441,10 +464,15 @@ pub(super) mod tests {
     fn outputs_match_a_plain_loop_at_any_document_boundary() {
         let starts: [&[i32]; 5] = [&[0, 1], &[0, 1, 1, 8, 39], &[0, 127, 256, 385], &[0, 5, 700], &[0, 257, 258]];
         for starts in starts {
-            for (heads, nope, rope, value, own_k2) in [(2, 16, 8, 16, false), (1, 7, 3, 5, true), (3, 8, 0, 33, false)]
-            {
+            for (heads, sharing, nope, rope, value, own_k2) in [
+                (2, 1, 16, 8, 16, false),
+                (1, 1, 7, 3, 5, true),
+                (3, 1, 8, 0, 33, false),
+                (6, 3, 9, 0, 9, false),
+                (2, 2, 16, 0, 16, false),
+            ] {
                 for (compute, tolerance) in [(Compute::F32, 2e-6), (Compute::Bf16, 1e-2)] {
-                    let case = Case::new(starts, Dims { heads, nope, rope, value, own_k2 }, compute);
+                    let case = Case::new(starts, Dims { heads, sharing, nope, rope, value, own_k2 }, compute);
                     let (out, lse) = plain(&case.shape, starts, &wide(&case.q), &wide(&case.kv), &wide(&case.k2));
                     on_every_isa(|ctx| case.run(ctx).0, |got| assert_close("out", got, &out, tolerance));
                     on_every_isa(|ctx| case.run(ctx).1, |got| assert_close("lse", got, &lse, tolerance));
@@ -455,8 +483,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_nan_stays_in_its_document_and_rows_before_it_are_clean() {
-        let mut case =
-            Case::new(&[0, 4, 9], Dims { heads: 1, nope: 8, rope: 0, value: 4, own_k2: false }, Compute::F32);
+        let mut case = Case::new(
+            &[0, 4, 9],
+            Dims { heads: 1, sharing: 1, nope: 8, rope: 0, value: 4, own_k2: false },
+            Compute::F32,
+        );
         case.kv[2 * case.shape.k1_row] = f32::NAN;
         on_every_isa(
             |ctx| case.run(ctx).0,
@@ -469,8 +500,11 @@ pub(super) mod tests {
 
     #[test]
     fn large_scores_do_not_overflow() {
-        let mut case =
-            Case::new(&[0, 300], Dims { heads: 1, nope: 16, rope: 0, value: 4, own_k2: false }, Compute::F32);
+        let mut case = Case::new(
+            &[0, 300],
+            Dims { heads: 1, sharing: 1, nope: 16, rope: 0, value: 4, own_k2: false },
+            Compute::F32,
+        );
         case.q.iter_mut().for_each(|q| *q *= 1e4);
         on_every_isa(|ctx| case.run(ctx).0, |out| assert!(out.iter().all(|v| v.is_finite())));
     }
@@ -478,7 +512,8 @@ pub(super) mod tests {
     #[test]
     #[should_panic(expected = "attention: seqStarts must span [0, 4], got [0, 3]")]
     fn sequences_must_cover_all_rows() {
-        let mut case = Case::new(&[0, 4], Dims { heads: 1, nope: 1, rope: 0, value: 1, own_k2: false }, Compute::F32);
+        let mut case =
+            Case::new(&[0, 4], Dims { heads: 1, sharing: 1, nope: 1, rope: 0, value: 1, own_k2: false }, Compute::F32);
         case.starts[1] = 3;
         with_best(|ctx| drop(case.run(ctx)));
     }

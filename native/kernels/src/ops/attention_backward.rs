@@ -1,6 +1,7 @@
 //! Gradients of causal attention. The scores are computed again from the saved log-sum, so memory is linear in n.
 //!
-//! A chunk is one head of one or more whole sequences: it owns their dq, dk1 and dv, and needs five products for a tile.
+//! A chunk is one head of keys of one or more whole sequences, with the query heads that read it: it owns their dq, dk1
+//! and dv, and needs five products for a tile. Query heads that share keys add their parts in their order.
 
 use std::ops::Range;
 
@@ -36,14 +37,18 @@ pub struct AttentionGradients<'a> {
 pub fn attention_backward(ctx: Ctx, saved: AttentionSaved, gradients: AttentionGradients, shape: Attention) {
     const KERNEL: &str = "attentionBackward";
     let starts = shape.starts(KERNEL, saved.qkv);
-    let places = [("dk1", shape.k1(), gradients.dk1), ("dv", shape.v(), gradients.dv), ("dq", shape.q(), gradients.dq)];
-    for (name, place, gradient) in places {
-        place.check(KERNEL, name, gradient.len(), &shape);
-        owned(name, place, &shape, shape.heads);
+    let places = [
+        ("dk1", shape.k1(), gradients.dk1, shape.kv_heads),
+        ("dv", shape.v(), gradients.dv, shape.kv_heads),
+        ("dq", shape.q(), gradients.dq, shape.heads),
+    ];
+    for (name, place, gradient, heads) in places {
+        place.check(KERNEL, name, gradient.len(), (shape.n, heads));
+        owned(name, place, &shape, heads);
     }
     let shared_k2 = gradients.dk2.is_some() && shape.k2_head == 0;
     if let Some(dk2) = gradients.dk2 {
-        shape.k2().check(KERNEL, "dk2", dk2.len(), &shape);
+        shape.k2().check(KERNEL, "dk2", dk2.len(), (shape.n, shape.heads));
         owned("dk2", shape.k2(), &shape, if shared_k2 { 1 } else { shape.heads });
     }
     let (rows, values) = (shape.n * shape.heads, shape.n * shape.heads * shape.value_dim);
@@ -58,12 +63,15 @@ pub fn attention_backward(ctx: Ctx, saved: AttentionSaved, gradients: AttentionG
     });
     let sequences: Vec<_> = starts.windows(2).map(|s| s[0]..s[1]).filter(|rows| !rows.is_empty()).collect();
     let groups = groups(&sequences, |rows| rows.len());
-    run_chunks(ctx, groups.len() * shape.heads, &starts, &shape, |chunk| {
-        let group = &groups[chunk / shape.heads];
+    run_chunks(ctx, groups.len() * shape.kv_heads, &starts, &shape, |chunk| {
+        let (group, first) = (&groups[chunk / shape.kv_heads], chunk % shape.kv_heads * shape.sharing());
         let longest = group.iter().map(|rows| rows.len()).max().unwrap_or(0);
-        let mut head = Head::new(ctx.isa, saved, gradients, dk2, shape, chunk % shape.heads, longest);
-        for sequence in group {
-            head.sequence(sequence.clone());
+        let mut head = Head::new(ctx.isa, saved, gradients, dk2, shape, longest);
+        for h in first..first + shape.sharing() {
+            head.head = h;
+            for sequence in group {
+                head.sequence(sequence.clone());
+            }
         }
     });
     if let (true, Some(dk2)) = (shared_k2, gradients.dk2) {
@@ -141,7 +149,6 @@ impl<'a> Head<'a> {
         gradients: AttentionGradients<'a>,
         dk2: Option<(Shared<'a, f32>, Place)>,
         shape: Attention,
-        head: usize,
         longest: usize,
     ) -> Self {
         let (k, u, all) = (shape.key_dim(), shape.value_dim, longest.div_ceil(TILE));
@@ -152,7 +159,7 @@ impl<'a> Head<'a> {
             gradients,
             dk2,
             shape,
-            head,
+            head: 0,
             query_columns: tiles(Side::Right, all, TILE, k),
             query_rows: tiles(Side::Right, all, k, TILE),
             d_out_columns: tiles(Side::Right, all, TILE, u),
@@ -182,7 +189,7 @@ impl<'a> Head<'a> {
             unsafe {
                 self.keys.pack(0, joined, keys.len(), k);
                 self.key_rows.pack(0, joined, k, keys.len());
-                self.values.pack(0, matrix(x.v, shape.v(), &keys, head), keys.len(), u);
+                self.values.pack(0, matrix(x.v, shape.v(), &keys, shape.kv_head(head)), keys.len(), u);
             }
             let first = (keys.start - sequence.start) / TILE;
             for (i, rows) in tiles(keys.start..sequence.end).enumerate() {
@@ -252,15 +259,18 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Stores the finished dv and the two parts of dk of a tile.
+    /// Stores the finished dv and the two parts of dk of a tile; a head that is not the first on its keys adds to dk1, dv.
     fn store_keys(&mut self, keys: Range<usize>) {
-        let (shape, head, p) = (self.shape, self.head, self.shape.nope_dim);
-        let (k, u) = (shape.key_dim(), shape.value_dim);
+        let (isa, shape, head, p) = (self.isa, self.shape, self.head, self.shape.nope_dim);
+        let (k, u, kv_head) = (shape.key_dim(), shape.value_dim, shape.kv_head(head));
+        let store = |from: &[f32], to: &mut [f32]| {
+            if head.is_multiple_of(shape.sharing()) { to.copy_from_slice(from) } else { add_row(isa, from, to) }
+        };
         for (row, (d_key, d_value)) in keys.zip(self.d_keys.chunks_exact(k).zip(self.d_values.chunks_exact(u))) {
             // SAFETY: each chunk owns the rows of its head.
             unsafe {
-                self.gradients.dk1.part(shape.k1().at(row, head), p).copy_from_slice(&d_key[..p]);
-                self.gradients.dv.part(shape.v().at(row, head), u).copy_from_slice(d_value);
+                store(&d_key[..p], self.gradients.dk1.part(shape.k1().at(row, kv_head), p));
+                store(d_value, self.gradients.dv.part(shape.v().at(row, kv_head), u));
                 if let Some((dk2, place)) = self.dk2 {
                     dk2.part(place.at(row, head), k - p).copy_from_slice(&d_key[p..]);
                 }
@@ -337,15 +347,17 @@ mod tests {
     fn mask_all(case: &Case, dq: &mut [f64], dkv: &mut [f64], dk2: &mut [f64]) {
         let s = case.shape;
         mask(dq, s.n, s.q_stride, s.heads * s.key_dim());
-        mask(dkv, s.n, s.k1_row, s.heads * (s.nope_dim + s.value_dim));
+        mask(dkv, s.n, s.k1_row, s.kv_heads * (s.nope_dim + s.value_dim));
         mask(dk2, s.n, s.k2_row, s.k2_row - 2);
     }
 
     #[test]
     fn gradients_match_central_differences() {
-        for (heads, nope, rope, value, own_k2) in [(2, 4, 2, 3, false), (2, 3, 2, 4, true), (1, 5, 0, 2, false)] {
+        for (heads, sharing, nope, rope, value, own_k2) in
+            [(2, 1, 4, 2, 3, false), (2, 1, 3, 2, 4, true), (1, 1, 5, 0, 2, false), (6, 3, 4, 0, 4, false)]
+        {
             let starts = [0, 3, 3, 4, 9];
-            let case = Case::new(&starts, Dims { heads, nope, rope, value, own_k2 }, Compute::F32);
+            let case = Case::new(&starts, Dims { heads, sharing, nope, rope, value, own_k2 }, Compute::F32);
             let d_out = Rng(3).values(9 * heads * value, 1.0);
             let (q, kv, k2) = (wide(&case.q), wide(&case.kv), wide(&case.k2));
             let loss = |q: &[f64], kv: &[f64], k2: &[f64]| inner(&plain(&case.shape, &starts, q, kv, k2).0, &d_out);
@@ -368,13 +380,14 @@ mod tests {
             for (i, h) in (first..span[1] as usize).flat_map(|i| (0..s.heads).map(move |h| (i, h))) {
                 let (p, _) = plain_row(&s, &q, &kv, &k2, first, i, h);
                 let d_row = &d_out[s.out().at(i, h)..][..s.value_dim];
-                let v_at = |j: usize| s.nope_dim + s.v().at(first + j, h);
+                let v_at = |j: usize| s.nope_dim + s.v().at(first + j, s.kv_head(h));
                 let dp: Vec<f64> =
                     (0..p.len()).map(|j| (0..s.value_dim).map(|c| d_row[c] * kv[v_at(j) + c]).sum()).collect();
                 let delta: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
                 for j in 0..p.len() {
                     let ds = p[j] * (dp[j] - delta) * f64::from(s.scale);
-                    let (at_q, at_k1, at_k2) = (s.q().at(i, h), s.k1().at(first + j, h), s.k2().at(first + j, h));
+                    let (at_q, at_k1) = (s.q().at(i, h), s.k1().at(first + j, s.kv_head(h)));
+                    let at_k2 = s.k2().at(first + j, h);
                     for c in 0..s.value_dim {
                         dkv[v_at(j) + c] += p[j] * d_row[c];
                     }
@@ -397,10 +410,12 @@ mod tests {
     fn gradients_over_several_tiles_match_the_formula() {
         let starts: [&[i32]; 3] = [&[0, 1, 130, 400], &[0, 256, 384], &[0, 20, 45, 50, 90, 100, 131]];
         for starts in starts {
-            for (heads, nope, rope, value, own_k2) in [(2, 16, 8, 16, false), (3, 7, 3, 17, true)] {
+            for (heads, sharing, nope, rope, value, own_k2) in
+                [(2, 1, 16, 8, 16, false), (3, 1, 7, 3, 17, true), (4, 2, 16, 0, 16, false)]
+            {
                 // Sums of a few hundred products whose bf16 factors are right to 2⁻⁹.
                 for (compute, tolerance) in [(Compute::F32, 2e-5), (Compute::Bf16, 6e-2)] {
-                    let case = Case::new(starts, Dims { heads, nope, rope, value, own_k2 }, compute);
+                    let case = Case::new(starts, Dims { heads, sharing, nope, rope, value, own_k2 }, compute);
                     let d_out = Rng(4).values(case.shape.n * heads * value, 1.0);
                     let want = plain_backward(&case, &wide(&d_out)).concat();
                     on_every_isa(
@@ -415,7 +430,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "attentionBackward: rows and heads of dk1 must not overlap")]
     fn keys_shared_by_all_heads_are_refused() {
-        let mut case = Case::new(&[0, 4], Dims { heads: 2, nope: 2, rope: 0, value: 2, own_k2: false }, Compute::F32);
+        let dims = Dims { heads: 2, sharing: 1, nope: 2, rope: 0, value: 2, own_k2: false };
+        let mut case = Case::new(&[0, 4], dims, Compute::F32);
         case.shape.k1_head = 0;
         crate::ops::testing::with_best(|ctx| drop(run(ctx, &case, &[1.0; 16])));
     }

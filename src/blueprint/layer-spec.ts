@@ -1,0 +1,256 @@
+/**
+ * A layer described in one word, `attention:dim=512,heads=8`, and counted by its formula. LoRA, DoRA and adapters can
+ * also be laid over a model: `lora:rank=16,on=attention`.
+ */
+
+import { ConfigError, nearest } from "../core/errors.ts";
+import type { Blueprint } from "./blueprint.ts";
+import type { ModuleCount } from "./counts.ts";
+import * as formulas from "./formulas.ts";
+import { countElements } from "./parameter.ts";
+import { countAdapters, countLowRank, findMatrices, type AddedCount } from "./tuned-parts.ts";
+
+export interface LayerCount extends ModuleCount {
+  readonly kind: string;
+  /** The tensors that were added up; `elements` counts all `times` of them. */
+  readonly terms: readonly {
+    readonly name: string;
+    readonly shape: readonly number[];
+    readonly times: number;
+    readonly elements: number;
+  }[];
+  /** Of a mask: what is used, what is stored, and what says where it belongs. */
+  readonly mask?: formulas.MaskCount;
+  /** Of an addition to a model: how many matrices or places carry it. */
+  readonly modules?: number;
+}
+
+/** The sizes of one layer by name, read with a check. */
+class Sizes {
+  readonly #kind: string;
+  readonly #given: Map<string, string>;
+  readonly #read = new Set<string>();
+
+  constructor(kind: string, given: Map<string, string>) {
+    this.#kind = kind;
+    this.#given = given;
+  }
+
+  /** A whole number; without a default it must be given. */
+  whole(name: string, byDefault?: number, { min = 1, max = Number.MAX_SAFE_INTEGER } = {}): number {
+    const text = this.#take(name);
+    if (text === undefined && byDefault !== undefined) return byDefault;
+    const value = numberOf(text);
+    if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
+    const bounds = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw this.#wrong(name, `must be a whole number ${bounds}`, text);
+  }
+
+  share(name: string): number {
+    const text = this.#take(name);
+    const value = numberOf(text);
+    if (value >= 0 && value <= 1) return value;
+    throw this.#wrong(name, "must be a number from 0 to 1", text);
+  }
+
+  flag(name: string, byDefault: boolean): boolean {
+    return this.choice(name, ["true", "false"] as const, byDefault ? "true" : "false") === "true";
+  }
+
+  choice<T extends string>(name: string, choices: readonly T[], byDefault: T): T {
+    const text = this.#take(name) ?? byDefault;
+    const found = choices.find((choice) => choice === text);
+    if (found !== undefined) return found;
+    throw this.#wrong(name, `must be ${choices.join(" or ")}`, text);
+  }
+
+  /** Names joined by `+`. */
+  names(name: string, byDefault: string): string[] {
+    return (this.#take(name) ?? byDefault).split("+");
+  }
+
+  /** @throws ConfigError for a size that the layer does not have. */
+  finish(): void {
+    const unknown = [...this.#given.keys()].find((name) => !this.#read.has(name));
+    if (unknown === undefined) return;
+    const near = nearest(unknown, this.#read);
+    const cure = near === undefined ? `it has ${[...this.#read].join(", ")}` : `did you mean ${near}?`;
+    throw this.#wrong(unknown, "must be a size of this layer", this.#given.get(unknown), cure);
+  }
+
+  #take(name: string): string | undefined {
+    this.#read.add(name);
+    return this.#given.get(name);
+  }
+
+  #wrong(name: string, rule: string, got = "nothing", cure?: string): ConfigError {
+    return new ConfigError(`--layer ${this.#kind} ${name}`, rule, got, cure);
+  }
+}
+
+function numberOf(text: string | undefined): number {
+  return text === undefined || text.trim() === "" ? Number.NaN : Number(text);
+}
+
+/** Layers of an encoder are listed one by one. */
+const MAX_LAYERS = 10_000;
+
+/** Every layer that can be counted on its own, by name. */
+const LAYERS: Readonly<Record<string, (sizes: Sizes) => formulas.Term[]>> = {
+  dense: (s) => formulas.dense({ in: s.whole("in"), out: s.whole("out"), bias: s.flag("bias", true) }),
+  conv: (s) =>
+    formulas.convolution({
+      height: s.whole("height", 3),
+      width: s.whole("width", 3),
+      in: s.whole("in"),
+      out: s.whole("out"),
+      bias: s.flag("bias", true),
+    }),
+  attention: (s) => {
+    const dim = s.whole("dim");
+    const heads = s.whole("heads");
+    const headDim = s.whole("head_dim", dim % heads === 0 ? dim / heads : undefined);
+    const kvHeads = s.whole("kv_heads", heads);
+    if (heads % kvHeads !== 0) throw new ConfigError("--layer kv_heads", `must divide heads (${heads})`, kvHeads);
+    return formulas.attention({ dim, heads, kvHeads, headDim, bias: s.flag("bias", false) });
+  },
+  mla: (s) =>
+    formulas.latentAttention({
+      dim: s.whole("dim"),
+      heads: s.whole("heads"),
+      qLoraRank: s.whole("q_lora_rank", 0, { min: 0 }),
+      kvLoraRank: s.whole("kv_lora_rank", 512),
+      qkNopeHeadDim: s.whole("qk_nope_head_dim", 128),
+      qkRopeHeadDim: s.whole("qk_rope_head_dim", 64),
+      vHeadDim: s.whole("v_head_dim", 128),
+    }),
+  swiglu: (s) => formulas.gatedFeedForward({ dim: s.whole("dim"), hidden: s.whole("hidden") }),
+  mlp: (s) => formulas.feedForward({ dim: s.whole("dim"), hidden: s.whole("hidden"), bias: s.flag("bias", true) }),
+  moe: (s) => {
+    const experts = s.whole("experts");
+    const activated = s.whole("activated");
+    if (activated > experts)
+      throw new ConfigError("--layer activated", `must be at most experts (${experts})`, activated);
+    return formulas.mixtureOfExperts({
+      dim: s.whole("dim"),
+      hidden: s.whole("hidden"),
+      experts,
+      activated,
+      shared: s.whole("shared", 0, { min: 0 }),
+      bias: s.flag("bias", false),
+    });
+  },
+  embedding: (s) =>
+    formulas.embedding({
+      vocab: s.whole("vocab"),
+      dim: s.whole("dim"),
+      tied: s.flag("tied", false),
+      positions: s.whole("positions", 0, { min: 0 }),
+    }),
+  encoder: (s) => {
+    const dim = s.whole("dim");
+    const heads = s.whole("heads");
+    if (dim % heads !== 0) throw new ConfigError("--layer heads", `must divide dim (${dim})`, heads);
+    const layers = s.whole("layers", 1, { max: MAX_LAYERS });
+    return formulas.encoderLayers({ dim, heads, hidden: s.whole("hidden"), layers, shared: s.flag("shared", false) });
+  },
+  vit: (s) =>
+    formulas.visionTransformer({
+      width: s.whole("width"),
+      layers: s.whole("layers"),
+      hidden: s.whole("hidden"),
+      patch: s.whole("patch"),
+      image: s.whole("image"),
+      pooling: s.flag("pooling", false),
+    }),
+  projector: (s) => formulas.visionProjector({ in: s.whole("in"), dim: s.whole("dim") }),
+  lora: (s) => formulas.lora({ in: s.whole("in"), out: s.whole("out"), rank: s.whole("rank") }),
+  dora: (s) => formulas.dora({ in: s.whole("in"), out: s.whole("out"), rank: s.whole("rank") }),
+  adapter: (s) =>
+    formulas.adapter({ dim: s.whole("dim"), bottleneck: s.whole("bottleneck"), bias: s.flag("bias", true) }),
+};
+
+/** What can be laid over a model. */
+const ADDITIONS: Readonly<Record<string, (sizes: Sizes, blueprint: Blueprint) => AddedCount>> = {
+  lora: (s, blueprint) => lowRank(s, blueprint, "lora"),
+  dora: (s, blueprint) => lowRank(s, blueprint, "dora"),
+  adapter: (s, blueprint) =>
+    countAdapters(blueprint, { bottleneck: s.whole("bottleneck"), bias: s.flag("bias", true) }),
+};
+
+function lowRank(sizes: Sizes, blueprint: Blueprint, kind: "lora" | "dora"): AddedCount {
+  const matrices = findMatrices(blueprint, sizes.names("on", "attention"));
+  return countLowRank(matrices, { rank: sizes.whole("rank"), kind });
+}
+
+export function layerKinds(): string[] {
+  return [...Object.keys(LAYERS), "mask"];
+}
+
+/**
+ * The parameters of a layer.
+ *
+ * @param spec - kind, then sizes: `dense:in=768,out=3072`. A flag alone is true.
+ * @param blueprint - a model that carries a lora, dora or adapter.
+ * @throws ConfigError for an unknown layer or size, or a size out of range.
+ */
+export function countLayer(spec: string, blueprint?: Blueprint): LayerCount {
+  const [kind = "", text = ""] = splitOnce(spec, ":");
+  const sizes = new Sizes(kind, parseSizes(kind, text));
+  if (blueprint !== undefined) return countAddition(kind, sizes, blueprint);
+  if (kind === "mask") return countMask(sizes);
+  if (!Object.hasOwn(LAYERS, kind)) throw unknownLayer(kind, layerKinds());
+  const terms = LAYERS[kind]!(sizes);
+  sizes.finish();
+  return { kind, ...formulas.countTerms(terms), terms: listTerms(terms) };
+}
+
+function countAddition(kind: string, sizes: Sizes, blueprint: Blueprint): LayerCount {
+  if (!Object.hasOwn(ADDITIONS, kind)) throw unknownLayer(kind, Object.keys(ADDITIONS));
+  const { total, modules } = ADDITIONS[kind]!(sizes, blueprint);
+  sizes.finish();
+  return { kind, total, activated: total, terms: [], modules };
+}
+
+function countMask(sizes: Sizes): LayerCount {
+  const mask = formulas.maskedMatrix({
+    in: sizes.whole("in"),
+    out: sizes.whole("out"),
+    density: sizes.share("density"),
+    format: sizes.choice("format", ["dense", "csr", "2:4"], "dense"),
+  });
+  sizes.finish();
+  return { kind: "mask", total: mask.stored, activated: mask.effective, terms: [], mask };
+}
+
+function unknownLayer(kind: string, known: readonly string[]): ConfigError {
+  const near = nearest(kind, known);
+  const cure = near === undefined ? `choose one of ${known.join(", ")}` : `did you mean ${near}?`;
+  return new ConfigError("--layer", "must be a known layer", kind, cure);
+}
+
+function parseSizes(kind: string, text: string): Map<string, string> {
+  const sizes = new Map<string, string>();
+  for (const item of text === "" ? [] : text.split(",")) {
+    const [name = "", value = "true"] = splitOnce(item, "=");
+    if (sizes.has(name)) throw new ConfigError(`--layer ${kind} ${name}`, "must be given once", value);
+    sizes.set(name, value);
+  }
+  return sizes;
+}
+
+function splitOnce(text: string, mark: string): string[] {
+  const at = text.indexOf(mark);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Equal terms in one line. */
+function listTerms(terms: readonly formulas.Term[]): LayerCount["terms"] {
+  const lines = new Map<string, LayerCount["terms"][number]>();
+  for (const { name, shape, times = 1 } of new Set(terms)) {
+    const key = `${name} ${shape.join()}`;
+    const all = (lines.get(key)?.times ?? 0) + times;
+    lines.set(key, { name, shape, times: all, elements: countElements(shape, all) });
+  }
+  return [...lines.values()];
+}

@@ -1,0 +1,140 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { configCommand } from "./config.ts";
+import { explainCommand } from "./explain.ts";
+import { flagSettings, newRun } from "./train.ts";
+import { readRunFile } from "./run-files.ts";
+
+const RUN = `# ours
+extends: tiny
+training:
+  learning_rate: 3e-3  # peak
+`;
+
+let folder = "";
+let output = "";
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "fathom-config-"));
+  output = "";
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+    output += String(text);
+    return true;
+  });
+});
+
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await rm(folder, { recursive: true });
+});
+
+async function file(text: string, name = "run.yaml"): Promise<string> {
+  const path = join(folder, name);
+  await writeFile(path, text);
+  return path;
+}
+
+const config = (...words: string[]) => configCommand().exitOverride().parseAsync(words, { from: "user" });
+const explain = (...words: string[]) => explainCommand().exitOverride().parseAsync(words, { from: "user" });
+
+test("config set changes a file and keeps its comments", async () => {
+  const path = await file(RUN);
+  await config("set", path, "lr=1e-3", "steps=7");
+  expect(await readFile(path, "utf8")).toBe(RUN.replace("3e-3", "0.001").replace("# peak\n", "# peak\n  steps: 7\n"));
+});
+
+test("config set leaves the file as it was when the result would not be legal", async () => {
+  const path = await file(RUN);
+  await expect(config("set", path, "steps=7", "lr=-1")).rejects.toThrow(`${path}:4:3 training.learning_rate: must be`);
+  await expect(config("set", path, "stepps=7")).rejects.toThrow("did you mean steps?");
+  expect(await readFile(path, "utf8")).toBe(RUN);
+});
+
+test("config check says what a file is, what acts and what can run", async () => {
+  const path = await file(`${RUN}  decay_steps: 3\n  optimizer: Lion\n`);
+  await config("check", path, "--json");
+  expect(JSON.parse(output)).toEqual({
+    file: path,
+    hash: expect.stringMatching(/^[0-9a-f]{16}$/) as string,
+    train: 'training.optimizer: must be adamw in fathom train, got "lion"; set optimizer=adamw',
+    generate: null,
+    unused: [
+      {
+        path: "training.decay_steps",
+        value: 3,
+        reason: "schedule is cosine; only wsd ends in a decay",
+      },
+    ],
+  });
+});
+
+test("config check refuses a layout that breaks an identity of the planner", async () => {
+  const path = await file(
+    "extends: deepseek-v3\nparallel: {ep: 3, dp: 3}\ntraining: {batch_size: 3, micro_batch_size: 1}\n",
+  );
+  await expect(config("check", path)).rejects.toThrow(
+    'identity "experts": EP divides the routed experts (3 against 256)',
+  );
+});
+
+test("config diff names each setting with both values", async () => {
+  const path = await file(RUN);
+  await config("diff", "tiny", path, "--json");
+  expect(JSON.parse(output)).toMatchObject({ changes: [] });
+  output = "";
+  await config("diff", path, await file("extends: ./run.yaml\nlr: 1e-3\n", "other.yaml"), "--json");
+  expect(JSON.parse(output)).toMatchObject({
+    changes: [
+      { path: "training.lr", before: 0.003, after: 0.001 },
+      { path: "training.min_lr", before: expect.closeTo(0.0003, 12) as number, after: 0.0001 },
+    ],
+  });
+});
+
+test("config show prints what differs from the defaults, with the reason", async () => {
+  await config("show", await file(RUN), "--set", "steps=9");
+  expect(output).toContain("given as training.learning_rate");
+  expect(output).toMatch(/training\.steps +9 +given as steps/);
+  expect(output).toMatch(/model\.dim +32 +preset tiny/);
+  expect(output).not.toContain("training.beta1");
+});
+
+test("a run file trains, and flags win over it", async () => {
+  const run = await readRunFile(await file(RUN));
+  const base = (overrides: Record<string, unknown>) => run.resolve({ overrides });
+  const data = { kind: "corpus", name: "sotu" } as const;
+  const job = newRun({ base, data, out: join(folder, "run"), json: false }, flagSettings({ steps: 3 }));
+  expect(job.config.training).toMatchObject({ lr: 3e-3, steps: 3 });
+  const lion = flagSettings({ set: ["optimizer=Lion"] });
+  expect(() => newRun({ base, data, out: join(folder, "run"), json: false }, lion)).toThrow("must be adamw");
+});
+
+test("explain prints a parameter under any of its names, and its influence", async () => {
+  await explain("--hidden-size", "--json");
+  const { path, presets, influence } = JSON.parse(output) as {
+    path: string;
+    presets: Record<string, number>;
+    influence: { model: string; now: { value: number; costs: { total: number } }; trials: { value: number }[] };
+  };
+  expect(path).toBe("model.dim");
+  expect(presets["deepseek-v3"]).toBe(7168);
+  expect(influence.model).toBe("deepseek-v3");
+  expect(influence.now).toMatchObject({ value: 7168, costs: { total: 671_026_419_200 } });
+  expect(influence.trials.map(({ value }) => value)).toEqual([3584, 14336]);
+});
+
+test("explain lists all parameters by layer", async () => {
+  await explain("--json");
+  const layers = JSON.parse(output) as Record<string, { name: string; section: string }[]>;
+  expect(Object.keys(layers)).toEqual(["base architecture", "compute", "training control", "inference", "hardware"]);
+  expect(layers.hardware!.some(({ name }) => name === "tp")).toBe(true);
+});
+
+test("explain says what articles get wrong, and refuses what is no parameter", async () => {
+  await explain("dropout", "--model", "tiny");
+  expect(output).toContain("truth      It is no field of ModelArgs");
+  expect(output).toContain("training and generation here run 0 only");
+  await expect(explain("hiden_size")).rejects.toThrow("did you mean hidden_size?");
+});

@@ -1,0 +1,145 @@
+/** What `chat` and `generate` share: a conversation with a model by its chat template. */
+
+import type { GenerationConfig } from "../config/index.ts";
+import { ConfigError, nearest, UnsupportedError } from "../core/errors.ts";
+import type { Engine, GenerationEnd } from "../infer/index.ts";
+import {
+  type AnswerPart,
+  beginsThinking,
+  CHAT_TEMPLATES,
+  type ChatMessage,
+  type ChatTemplate,
+  defaultChatTemplate,
+  encodeSegments,
+  renderChat,
+  renderJinja,
+  segmentText,
+  ThinkingSplitter,
+  type Tokenizer,
+} from "../tokenizer/index.ts";
+import { resolveModelFolder } from "../model/node.ts";
+import { loadTokenizer, readCheckpointChat } from "../tokenizer/node.ts";
+import { collectAnswer } from "./answer.ts";
+
+const CHECKPOINT = "checkpoint";
+
+interface ConversationOptions {
+  readonly engine: Engine;
+  /** A run folder, a checkpoint, or a Hugging Face model folder. */
+  readonly folder: string;
+  /** A name, or `checkpoint` for the model's own Jinja; by default that of the model's family. */
+  readonly template: string | undefined;
+  readonly system: string | undefined;
+  readonly thinking: boolean;
+}
+
+interface Answer {
+  readonly content: string;
+  readonly reasoning: string;
+  readonly end: GenerationEnd;
+}
+
+/** A rendered conversation. */
+interface Prompt {
+  readonly ids: ArrayLike<number>;
+  readonly beginsThinking: boolean;
+}
+
+type Render = (messages: readonly ChatMessage[]) => Prompt;
+
+/** A conversation that grows by a question and its answer at a time. */
+export class Conversation {
+  /** The template's name, or `checkpoint`. */
+  readonly template: string;
+  readonly #engine: Engine;
+  readonly #render: Render;
+  readonly #messages: ChatMessage[];
+
+  private constructor(options: ConversationOptions, template: string, render: Render) {
+    this.template = template;
+    this.#engine = options.engine;
+    this.#render = render;
+    this.#messages = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+  }
+
+  /** @throws ConfigError for an unknown template, UnsupportedError when the checkpoint has none of its own. */
+  static async open(options: ConversationOptions): Promise<Conversation> {
+    const { thinking } = options;
+    const path = await resolveModelFolder(options.folder);
+    const tokenizer = await loadTokenizer(path);
+    const { family, jinja } = await readCheckpointChat(path);
+    if (options.template === CHECKPOINT) {
+      if (jinja === undefined) {
+        const cure = "leave --chat-template out for the one of the family";
+        throw new UnsupportedError("--chat-template", "needs a template in the checkpoint", path, CHAT_TEMPLATES, cure);
+      }
+      const own = jinjaOf(jinja, tokenizer);
+      return new Conversation(options, CHECKPOINT, (messages) => {
+        const text = renderJinja(own, messages, { thinking });
+        return { ids: tokenizer.encode(text), beginsThinking: beginsThinking(text) };
+      });
+    }
+    const template = namedTemplate(options.template) ?? defaultChatTemplate({ family, tokenizer, jinja: jinja?.text });
+    return new Conversation(options, template, (messages) => {
+      const segments = renderChat(template, messages, { thinking });
+      return { ids: encodeSegments(tokenizer, segments), beginsThinking: beginsThinking(segmentText(segments)) };
+    });
+  }
+
+  /** Puts a question and hands on the answer as it comes. Only its text is kept for the turns that follow. */
+  async ask(question: string, settings: GenerationConfig, onPart: (part: AnswerPart) => void): Promise<Answer> {
+    const messages: ChatMessage[] = [...this.#messages, { role: "user", content: question }];
+    const prompt = this.#render(messages);
+    const splitter = new ThinkingSplitter(prompt.beginsThinking);
+    const texts = { thinking: "", answer: "" };
+    const take = (parts: readonly AnswerPart[]): void => {
+      for (const part of parts) {
+        texts[part.kind] += part.text;
+        onPart(part);
+      }
+    };
+    const { end } = await collectAnswer(this.#engine, prompt.ids, settings, (text) => take(splitter.push(text)));
+    take(splitter.flush());
+    const answer: ChatMessage = { role: "assistant", content: texts.answer, reasoning: texts.thinking };
+    this.#messages.push(messages.at(-1)!, answer);
+    return { content: texts.answer, reasoning: texts.thinking, end };
+  }
+}
+
+function jinjaOf(own: { text: string; file: string }, tokenizer: Tokenizer): Parameters<typeof renderJinja>[0] {
+  const textOf = (id: number): string => tokenizer.decode([id]);
+  return { ...own, bosToken: textOf(tokenizer.bosId), eosToken: textOf(tokenizer.eosId) };
+}
+
+function namedTemplate(name: string | undefined): ChatTemplate | undefined {
+  if (name === undefined) return undefined;
+  const known = CHAT_TEMPLATES.find((template) => template === name);
+  if (known !== undefined) return known;
+  const names = [...CHAT_TEMPLATES, CHECKPOINT];
+  const close = nearest(name, names);
+  const cure = close === undefined ? undefined : `did you mean ${close}?`;
+  throw new ConfigError("--chat-template", `must be one of ${names.join(", ")}`, name, cure);
+}
+
+interface Printer {
+  readonly show: (part: AnswerPart) => void;
+  readonly end: () => void;
+}
+
+/** Shows an answer on a terminal: reasoning dim, or between `thinking:` and a blank line where there are no colours. */
+export function createPrinter(stream: NodeJS.WriteStream): Printer {
+  const [dim, plain] = stream.isTTY ? ["\u001B[2m", "\u001B[0m"] : ["", ""];
+  let kind: AnswerPart["kind"] | undefined;
+  return {
+    show: (part) => {
+      if (part.kind !== kind && part.kind === "thinking") stream.write(`${dim}thinking:\n`);
+      if (part.kind !== kind && kind === "thinking") stream.write(`${plain}\n\n`);
+      kind = part.kind;
+      stream.write(part.text);
+    },
+    end: () => {
+      stream.write(`${kind === "thinking" ? plain : ""}\n`);
+      kind = undefined;
+    },
+  };
+}

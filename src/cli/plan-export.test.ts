@@ -1,0 +1,97 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { planExportCommand } from "./plan-export.ts";
+
+let folder: string;
+let printed: string[];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "fathom-export-"));
+  printed = [];
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+    printed.push(String(text));
+    return true;
+  });
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true });
+});
+
+async function run(...words: string[]): Promise<string> {
+  const out = join(folder, "launch");
+  await planExportCommand().parseAsync([...words, "--out", out], { from: "user" });
+  return out;
+}
+
+const MEGATRON = [
+  "deepseek-v2-lite",
+  "--engine",
+  "megatron",
+  "--gpus",
+  "16xH100",
+  "--set",
+  "batch_size=512",
+  "--ep",
+  "8",
+];
+
+test("the fastest layout that fits and that the engine takes is written as a folder", async () => {
+  const out = await run(...MEGATRON, "--cluster", "slurm", "--json");
+  expect(readdirSync(out)).toEqual([".fathom-export.json", "PLAN.md", "config.json", "job.sbatch", "launch.sh"]);
+  expect(readFileSync(join(out, "launch.sh"), "utf8")).toContain("--expert-model-parallel-size 8");
+  expect(JSON.parse(printed.join(""))).toEqual({
+    folder: out,
+    files: ["launch.sh", "config.json", "job.sbatch", "PLAN.md"],
+  });
+});
+
+test.each([
+  ["torchtitan", ["deepseek-v3", "--gpus", "512xH800", "--set", "batch_size=8192"], "fathom_plan.py"],
+  ["deepspeed", ["deepseek-v2-lite", "--gpus", "32xH100", "--set", "batch_size=512"], "ds_config.json"],
+  ["automodel", ["deepseek-v2-lite", "--gpus", "32xH100", "--set", "batch_size=512"], "automodel.yaml"],
+  ["vllm", ["deepseek-v3", "--gpus", "8xH200"], "launch.sh"],
+  ["sglang", ["deepseek-v3", "--gpus", "32xH800", "--kv", "fp8"], "launch.sh"],
+  ["llama.cpp", ["deepseek-v3", "--gpus", "1xRTX-4090", "--ram", "512GiB"], "launch.sh"],
+  ["deepseek-demo", ["deepseek-v3", "--gpus", "8xH200", "--batch", "8"], "demo-config.json"],
+])("%s needs no more than a model and devices", async (engine, words, file) => {
+  const out = await run(...words, "--engine", engine);
+  expect(readdirSync(out)).toEqual(expect.arrayContaining([file, "config.json", "PLAN.md", "launch.sh"]));
+});
+
+test("an unchanged earlier export is replaced; anything else in the folder is left alone", async () => {
+  const out = await run(...MEGATRON, "--cluster", "slurm");
+  await run(...MEGATRON);
+  expect(readdirSync(out)).not.toContain("job.sbatch");
+
+  writeFileSync(join(out, "launch.sh"), "echo mine\n");
+  await expect(run(...MEGATRON)).rejects.toThrow(
+    /launch\.sh: must be as the earlier export wrote it, got "a changed file"; choose another --out/,
+  );
+  expect(readFileSync(join(out, "launch.sh"), "utf8")).toBe("echo mine\n");
+
+  writeFileSync(join(out, "notes.txt"), "mine\n");
+  rmSync(join(out, "launch.sh"));
+  await expect(run(...MEGATRON)).rejects.toThrow(/notes\.txt: must be absent, empty or an earlier export/);
+  rmSync(join(out, ".fathom-export.json"));
+  await expect(run(...MEGATRON)).rejects.toThrow(/must be absent, empty or an earlier export, got "a folder with/);
+});
+
+test.each([
+  ["an unknown engine", [...MEGATRON, "--engine", "megatronn"], /engine: must be one of .* did you mean megatron\?/],
+  ["an unknown device", [...MEGATRON, "--gpus", "16xH1000"], /H1000/],
+  ["nodes that are not whole", [...MEGATRON, "--gpus", "12xH100"], /must fill whole nodes of 8 devices, got 12/],
+  ["what no layout can be", [...MEGATRON, "--tp", "3"], /some layout must be legal; these identities fail/],
+  [
+    "what does not fit",
+    ["deepseek-v3", "--engine", "megatron", "--gpus", "8xH100", "--set", "batch_size=512"],
+    /needs \d+ bytes/,
+  ],
+  ["a size without unit", [...MEGATRON, "--ram", "256"], /--ram: must be a size above 0 with its unit, got "256"/],
+])("%s is refused and nothing is written", async (_, words, message) => {
+  await expect(run(...words)).rejects.toThrow(message);
+  expect(readdirSync(folder)).toEqual([]);
+});

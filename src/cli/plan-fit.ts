@@ -1,0 +1,108 @@
+/** `fathom plan fit MODEL`: the largest batch and sequence that train in a given memory, or which GGUF files run on a machine. */
+
+import { Command } from "commander";
+import { openModel } from "../blueprint/node.ts";
+import { ConfigError } from "../core/errors.ts";
+import {
+  checkLayout,
+  completeLayout,
+  createTrainingEvaluator,
+  fitTraining,
+  largestFit,
+  type FitRow,
+} from "../planner/index.ts";
+import { integer, number } from "./options.ts";
+import { print, printJson } from "./output.ts";
+import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
+import { parseBytes, planLocalFit, type LocalOptions } from "./plan-local.ts";
+import { headJson, printHead, size, snake } from "./plan-report.ts";
+import { formatTable } from "./table.ts";
+
+interface FitOptions extends JobOptions, Omit<Partial<LocalOptions>, keyof JobOptions> {
+  readonly mem?: string;
+  readonly json?: boolean;
+}
+
+/** What scripts see when nothing fits. */
+const NOTHING_FITS = 3;
+
+export function fitCommand(): Command {
+  const fit = new Command("fit")
+    .description("the largest batch and sequence that fit; with --vram and --ram, which GGUF mixes run")
+    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .option("--mem <size>", "memory of one device, for example 24GiB (default: the device's)")
+    .option("--vram <size>", "memory of the GPU of one machine, for running a GGUF file")
+    .option("--ram <size>", "memory of that machine")
+    .option("--gpu <name>", "the GPU whose memory bandwidth is meant")
+    .option("--cpu <name>", "the processor whose memory bandwidth is meant")
+    .option("--ram-bandwidth <GB/s>", "of the memory, without --cpu", number("--ram-bandwidth", 1))
+    .option("--context <tokens>", "tokens of context of a GGUF file", integer("--context", 1))
+    .option("--quant <mix>", "only this GGUF mix")
+    .option("--no-imatrix", "the GGUF file was made without importance matrix");
+  return withJobOptions(fit).action(runFit);
+}
+
+async function runFit(model: string, options: FitOptions): Promise<void> {
+  if (options.vram !== undefined || options.ram !== undefined) return runLocal(model, options);
+  const opened = await openJob(model, { ...options, globalBatch: options.globalBatch ?? 1 });
+  const job = options.mem === undefined ? opened : withMemory(opened, parseBytes("--mem", options.mem));
+  const rows = fitRows(job, options);
+  const largest = largestFit(rows);
+  if (largest === undefined) process.exitCode = NOTHING_FITS;
+  if (options.json !== true) return printFit(job, rows, largest);
+  printJson({ ...headJson(job), rows: rows.map(snake), largest: largest === undefined ? null : snake(largest) });
+}
+
+async function runLocal(model: string, { vram, ram, ...options }: FitOptions): Promise<void> {
+  if (vram === undefined || ram === undefined) {
+    const rule = "--vram and --ram must be given together";
+    throw new ConfigError("plan fit", rule, undefined, "for example --vram 24GiB --ram 256GiB");
+  }
+  const { name, blueprint } = await openModel(model);
+  return planLocalFit(name, blueprint, { ...options, vram, ram });
+}
+
+/** The same job on a device with another memory. */
+function withMemory(job: PlanJob, memoryBytes: number): PlanJob {
+  const device = { ...job.device, memoryBytes };
+  const { cluster, ...rest } = job.evaluator.job;
+  return { ...job, device, evaluator: createTrainingEvaluator({ ...rest, cluster: { ...cluster, device } }) };
+}
+
+/** Sequences that are tried where none is given. */
+const SEQUENCES = Array.from({ length: 9 }, (_, i) => 512 * 2 ** i);
+
+function fitRows(job: PlanJob, options: FitOptions): FitRow[] {
+  const { tp = 1, pp = 1, vp = 1, cp = 1, ep = 1, etp = 1, schedule, dp, recompute } = options;
+  const zero = options.zero ?? (job.world > 1 ? 3 : 0);
+  const micros = pp > 1 ? 2 * pp : 1;
+  const given = { ...(schedule === undefined ? {} : { schedule }), ...(dp === undefined ? {} : { dp }) };
+  const degrees = { tp, pp, vp, cp, ep, etp, zero, ...given };
+  const sequences = options.seq === undefined ? SEQUENCES : [options.seq];
+  const base = completeLayout({ ...degrees, globalBatchSize: 1, seqLen: sequences[0]! }, job.world);
+  const layout = { ...base, globalBatchSize: base.dp * micros };
+  checkLayout(layout, job.evaluator.job.shape, job.world);
+  const rows = fitTraining(job.evaluator, layout, sequences);
+  return recompute === undefined ? rows : rows.filter((row) => row.recompute === recompute);
+}
+
+function printFit(job: PlanJob, rows: readonly FitRow[], largest: FitRow | undefined): void {
+  printHead(job);
+  const settings = [...new Set(rows.map(({ recompute }) => recompute))];
+  const table = [...new Set(rows.map(({ seqLen }) => seqLen))].map((seqLen) => [
+    String(seqLen),
+    ...settings.map((recompute) => {
+      const row = rows.find((other) => other.seqLen === seqLen && other.recompute === recompute)!;
+      return row.microBatchSize === 0 ? "–" : String(row.microBatchSize);
+    }),
+  ]);
+  print(
+    `\nlargest micro-batch by recomputation\n${formatTable({ head: ["tokens", ...settings], rows: table }, "text")}`,
+  );
+  if (largest === undefined) {
+    const least = rows.toSorted((a, b) => a.memoryBytes - b.memoryBytes)[0]!;
+    return print(`nothing fits: one sequence of ${least.seqLen} tokens needs ${size(least.memoryBytes)}`);
+  }
+  const { seqLen, microBatchSize, recompute, memoryBytes } = largest;
+  print(`largest: ${microBatchSize} × ${seqLen} tokens, recompute ${recompute}, ${size(memoryBytes)}`);
+}

@@ -1,0 +1,186 @@
+/** How plans are printed: sizes in GB and GiB, times, and where a number comes from. */
+
+import {
+  costOf,
+  energyOf,
+  MEMORY_PARTS,
+  summarise,
+  type Evaluation,
+  type LedgerLine,
+  type Quantity,
+  type SearchCounts,
+  type TrainingSummary,
+} from "../planner/index.ts";
+import { toSnakeCase } from "../config/index.ts";
+import { print } from "./output.ts";
+import type { PlanJob } from "./plan-job.ts";
+import { formatTable } from "./table.ts";
+
+/** `80.00 GB (74.51 GiB)` */
+export function size(bytes: number): string {
+  return `${gb(bytes)} GB (${gib(bytes)} GiB)`;
+}
+
+const gb = (bytes: number): string => (bytes / 1e9).toFixed(2);
+const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(2);
+export const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
+const digits = (n: number): string => String(n).replaceAll(/\B(?=(\d{3})+$)/g, ",");
+
+/** What is planned, with what is assumed. */
+export function printHead({ name, device, world, globalBatchSize, seqLen, evaluator }: PlanJob): void {
+  const { recipe, efficiency, margin, shape } = evaluator.job;
+  const mtp = shape.nMtpLayers > 0 ? ", MTP trained" : "";
+  print(
+    `${name} on ${digits(world)} × ${device.title}: train, ${recipe.name}, ${globalBatchSize} × ${seqLen} tokens a step${mtp}`,
+  );
+  print(`memory      ${margin} of ${size(device.memoryBytes)} may be planned: ${size(evaluator.limitBytes)}`);
+  const kind = efficiency.calibrated ? "calibrated" : "assumed";
+  print(
+    `efficiency  ${percent(efficiency.computeShare)} of the dense ${recipe.compute} peak, ${percent(efficiency.hiddenShare)} of communication hidden; ${kind} on ${efficiency.basis}`,
+  );
+}
+
+/** What became of every layout of the grid. */
+export function printCounts(counts: SearchCounts, best: number): void {
+  const illegal = Object.entries(counts.illegal);
+  const sum = illegal.reduce((total, [, n]) => total + n, 0);
+  print(`\n${digits(counts.grid)} layouts in the grid`);
+  print(
+    `  ${digits(sum).padStart(11)}  illegal: ${illegal.map(([name, n]) => `${name} ${digits(n)}`).join(", ") || "none"}`,
+  );
+  print(`  ${digits(counts.cutByMemory).padStart(11)}  cut: too large even with full recomputation`);
+  print(`  ${digits(counts.cutByTime).padStart(11)}  cut: slower than the last of the best in work and bubble alone`);
+  print(`  ${digits(counts.tooLarge).padStart(11)}  evaluated: do not fit`);
+  print(`  ${digits(counts.slower).padStart(11)}  evaluated: fit, slower`);
+  print(`  ${digits(best).padStart(11)}  best`);
+}
+
+export function printBest(job: PlanJob, best: readonly Evaluation[]): void {
+  const rows = best.map((evaluation, i) => {
+    const { layout: l, memoryBytes, stepSec } = evaluation;
+    const { mfu, tokensPerSecPerDevice, bubbleShare } = summarise(job.evaluator, evaluation);
+    const degrees = [l.tp, l.pp, l.vp, l.cp, l.ep, l.etp, l.dp, l.zero, l.microBatchSize].map(String);
+    const recompute = l.recompute.startsWith("first") ? `${l.recompute}%` : l.recompute;
+    return [
+      String(i + 1),
+      ...degrees,
+      recompute,
+      gb(memoryBytes),
+      gib(memoryBytes),
+      stepSec.toFixed(3),
+      percent(bubbleShare),
+      percent(mfu),
+      tokensPerSecPerDevice.toFixed(0),
+    ];
+  });
+  const head = [
+    "",
+    "TP",
+    "PP",
+    "VP",
+    "CP",
+    "EP",
+    "ETP",
+    "DP",
+    "ZeRO",
+    "MBS",
+    "recompute",
+    "GB",
+    "GiB",
+    "step s",
+    "bubble",
+    "MFU",
+    "tokens/s/device",
+  ];
+  print(`\n${formatTable({ head, rows, left: [10] }, "text")}`);
+}
+
+/** One layout in full: memory by part, time by part, rates and cost. */
+export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: number): void {
+  const summary = summarise(job.evaluator, evaluation);
+  const { memoryBytes, fullestStage, stepSec, workSec, bubbleSec, dataParallelSec, optimizerSec } = evaluation;
+  print(`\nmemory of pipeline rank ${fullestStage}, the fullest`);
+  for (const part of MEMORY_PARTS) {
+    if (summary.memory[part] > 0) print(`  ${part.padEnd(14)} ${size(summary.memory[part]).padStart(24)}`);
+  }
+  print(`  ${"total".padEnd(14)} ${size(memoryBytes).padStart(24)}${evaluation.fits ? "" : "  does not fit"}`);
+  print(`\ntime of a step on pipeline rank ${evaluation.slowestStage}, the slowest`);
+  const times = {
+    work: workSec,
+    bubble: bubbleSec,
+    "data parallel": dataParallelSec,
+    optimizer: optimizerSec,
+    total: stepSec,
+  };
+  for (const [name, seconds] of Object.entries(times))
+    print(`  ${name.padEnd(14)} ${seconds.toFixed(3).padStart(10)} s`);
+  printRates(job, summary, price);
+}
+
+function printRates({ device, world }: PlanJob, summary: TrainingSummary, price: number): void {
+  const { mfu, hfu, peakFlopsPerSec, tokensPerDay, tokensPerSecPerDevice, deviceHoursPerTrillion } = summary;
+  const peak = `${(peakFlopsPerSec / 1e12).toFixed(0)} TFLOP/s, dense`;
+  print(`\nMFU         ${percent(mfu)} of ${peak}, causal; HFU ${percent(hfu)}`);
+  print(`work        ${(summary.flopsPerToken / 1e9).toFixed(2)} GFLOP per token`);
+  print(
+    `rate        ${tokensPerSecPerDevice.toFixed(0)} tokens/s/device, ${(tokensPerDay / 1e9).toFixed(1)} billion tokens a day`,
+  );
+  const trillion = billOf(summary, device, world, price);
+  const energy = trillion.kwh === undefined ? "" : `, ${digits(Math.round(trillion.kwh))} kWh at board power`;
+  print(
+    `10¹² tokens ${digits(Math.round(deviceHoursPerTrillion))} device-hours, ${digits(Math.round(trillion.cost))} at ${price} an hour (${trillion.costPerMillionTokens.toFixed(3)} a million tokens)${energy}`,
+  );
+}
+
+function billOf({ tokensPerSec }: TrainingSummary, device: PlanJob["device"], devices: number, price: number) {
+  const usage = { devices, seconds: 1e12 / tokensPerSec, tokens: 1e12 };
+  return { ...costOf(usage, price), kwh: energyOf(usage, device)?.kwh };
+}
+
+/** An evaluated layout for JSON. */
+export function evaluationJson(job: PlanJob, evaluation: Evaluation, price: number): object {
+  const summary = summarise(job.evaluator, evaluation);
+  return snake({ ...evaluation, ...summary, bill: billOf(summary, job.device, job.world, price) });
+}
+
+export function headJson({ name, device, world, globalBatchSize, seqLen, evaluator }: PlanJob): object {
+  const { recipe, efficiency, margin } = evaluator.job;
+  const { limitBytes } = evaluator;
+  return snake({
+    ...{ model: name, device: device.name, devices: world, globalBatchSize, seqLen, precision: recipe.name },
+    ...{ margin, limitBytes, efficiency },
+  });
+}
+
+/** Keys in snake_case, all the way down. */
+export function snake(value: object): object {
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]: [string, unknown]) => [
+      toSnakeCase(key),
+      typeof child === "object" && child !== null && !Array.isArray(child) ? snake(child) : child,
+    ]),
+  );
+}
+
+/** A number, then what it was computed from; a name that was shown before is not opened again. */
+export function printQuantity(quantity: Quantity): void {
+  const shown = new Set<string>();
+  const walk = ({ name, value, unit, formula, meaning, source, inputs }: Quantity, depth: number): void => {
+    const indent = "  ".repeat(depth);
+    const unitText = unit === "" ? "" : ` ${unit}`;
+    const again = shown.has(name);
+    shown.add(name);
+    const amount = unit === "bytes" ? `${value} bytes = ${size(value)}` : `${Number(value.toPrecision(9))}${unitText}`;
+    print(`${indent}${name} = ${amount}${again ? "  (see above)" : `  — ${meaning}`}`);
+    if (again) return;
+    if (formula !== undefined) print(`${indent}  = ${formula}${source === undefined ? "" : `   [${source}]`}`);
+    for (const input of inputs) walk(input, depth + 1);
+  };
+  walk(quantity, 0);
+}
+
+export function printLedger(lines: readonly LedgerLine[]): void {
+  const rows = lines.map(({ name, part, bytes, derivation }) => [name, part, String(bytes), derivation]);
+  print(formatTable({ head: ["tensor", "part", "bytes", "from"], rows, left: [0, 1, 3] }, "text"));
+  print(`total ${size(lines.reduce((sum, { bytes }) => sum + bytes, 0))}`);
+}

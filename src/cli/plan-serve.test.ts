@@ -1,0 +1,94 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { devicesCommand } from "./plan-devices.ts";
+import { planLocalFit } from "./plan-local.ts";
+import { serveCommand } from "./plan-serve.ts";
+import { blueprint } from "../blueprint/index.ts";
+import { resolveConfig } from "../config/index.ts";
+
+function printed(): string[] {
+  const lines: string[] = [];
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+    lines.push(String(text));
+    return true;
+  });
+  return lines;
+}
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  process.exitCode = undefined;
+});
+
+const serve = (...options: string[]) =>
+  serveCommand()
+    .exitOverride()
+    .parseAsync(["deepseek-v3", "--gpus", "16xH200", ...options], { from: "user" });
+
+describe("plan serve", () => {
+  it("prints one JSON document whose memory sums to its total", async () => {
+    const lines = printed();
+    await serve("--slo", "ttft=5s,tpot=50ms", "--json");
+    expect(lines).toHaveLength(1);
+    const { chosen, curve, bound } = JSON.parse(lines[0]!);
+    const sum = chosen.memory.reduce((total: number, { bytes }: { bytes: number }) => total + bytes, 0);
+    expect(sum).toBe(chosen.total_bytes);
+    expect(chosen.keeps_slo).toBe(true);
+    expect(bound.decode.tpot_seconds).toBeLessThan(chosen.decode.tpot_seconds);
+    expect(curve.at(-1).fits).toBe(false);
+    expect(process.exitCode).toBeUndefined();
+  });
+
+  it("ends with code 3 when no batch keeps the promise", async () => {
+    const lines = printed();
+    await serve("--slo", "tpot=1ms");
+    expect(process.exitCode).toBe(3);
+    expect(lines.join("")).toContain("no batch fits and keeps the promise");
+  });
+
+  it("prints where a number comes from, and lists the numbers for another name", async () => {
+    const lines = printed();
+    await serve("--batch", "16", "--why", "kv.cache");
+    expect(lines.join("")).toContain("= kv.token * sequences * context");
+    await expect(serve("--why", "kv.cash")).rejects.toThrow(
+      /--why: must be a number of the plan, got "kv\.cash"; one of/,
+    );
+  });
+
+  it("names the nearest device, and refuses unknown formats", async () => {
+    const parse = (...options: string[]) =>
+      serveCommand()
+        .exitOverride()
+        .parseAsync(["deepseek-v3", ...options], { from: "user" });
+    await expect(parse("--gpus", "8xH220")).rejects.toThrow(/did you mean h200|did you mean h20/);
+    await expect(serve("--kv", "fp7")).rejects.toThrow(/--kv: must be one of bf16, fp8, int8, got "fp7"/);
+    await expect(serve("--weights", "fp7")).rejects.toThrow(/weights: must be one of .*did you mean fp8/);
+  });
+});
+
+describe("plan fit on one machine", () => {
+  const v3 = blueprint(resolveConfig("deepseek-v3").model);
+
+  it("prints every mix as JSON with the file's bytes", async () => {
+    const lines = printed();
+    await planLocalFit("deepseek-v3", v3, { vram: "24GiB", ram: "256GiB", cpu: "epyc", json: true });
+    const { mixes, machine } = JSON.parse(lines[0]!);
+    expect(machine.ram_bytes_per_sec).toBe(614.4e9);
+    expect(mixes.find(({ mix }: { mix: string }) => mix === "Q2_K")).toMatchObject({ fits: true, moe_layers: 58 });
+    expect(process.exitCode).toBeUndefined();
+  });
+
+  it("ends with code 3 when nothing fits", async () => {
+    printed();
+    await planLocalFit("deepseek-v3", v3, { vram: "8GiB", ram: "16GiB" });
+    expect(process.exitCode).toBe(3);
+  });
+});
+
+describe("plan devices", () => {
+  it("prints the table with a question mark at figures that were not read again", async () => {
+    const lines = printed();
+    await devicesCommand().parseAsync([], { from: "user" });
+    expect(lines.join("")).toMatch(/h100 +gpu +80 +3\.35 +989 +1979 +1979 +– +450 +50 +700\?/);
+    expect(lines.join("")).toMatch(/rtx-4090 +gpu +24\? +1\.008\? +165\?/);
+  });
+});

@@ -1,0 +1,202 @@
+/** `fathom plan serve MODEL`: memory, prefill and decode of a served model, its batch curve, cost and energy. */
+
+import { Command } from "commander";
+import { openModel } from "../blueprint/node.ts";
+import {
+  batchCurve,
+  batchPoint,
+  BOUND,
+  costOf,
+  energyOf,
+  KV_FORMATS,
+  largestBatch,
+  modelShape,
+  parseGpus,
+  parseSlo,
+  planInference,
+  type BatchPoint,
+  type CurveSettings,
+  type Device,
+  type InferencePlan,
+  type KvFormat,
+  type ModelShape,
+} from "../planner/index.ts";
+import { ConfigError } from "../core/errors.ts";
+import { userDevice } from "./hardware-file.ts";
+import { integer, number } from "./options.ts";
+import { bytes, print, printJson } from "./output.ts";
+import { printQuantity, snake } from "./plan-report.ts";
+import { formatTable } from "./table.ts";
+
+interface ServeOptions {
+  readonly gpus: string;
+  readonly tp: number;
+  readonly weights: string;
+  readonly kv: string;
+  readonly expandedKv?: boolean;
+  readonly context: number;
+  readonly prompt?: number;
+  readonly chunk: number;
+  readonly cached: number;
+  readonly batch?: number;
+  readonly drafts: number;
+  readonly acceptance: number;
+  readonly overlap?: boolean;
+  readonly redundantExperts: number;
+  readonly slo?: string;
+  readonly margin: number;
+  readonly price: number;
+  readonly hardware?: string;
+  readonly why?: string;
+  readonly json?: boolean;
+}
+
+const NOTHING_FITS = 3;
+
+export function serveCommand(): Command {
+  return new Command("serve")
+    .description("plan serving a model: memory, latency, throughput, cost")
+    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .requiredOption("--gpus <count x name>", "devices, for example 16xH200")
+    .option("--tp <n>", "devices that share a sequence", integer("--tp", 1), 1)
+    .option("--weights <format>", "format of the weights: bf16, fp8, int8, int4, mxfp4, nvfp4", "fp8")
+    .option("--kv <format>", `format of the cache: ${Object.keys(KV_FORMATS).join(", ")}`, "bf16")
+    .option("--expanded-kv", "cache each head's keys and values in place of the latent")
+    .option("--context <n>", "tokens that a sequence has cached", integer("--context", 0), 4096)
+    .option("--prompt <n>", "tokens of a prompt (default: the context)", integer("--prompt", 1))
+    .option("--chunk <n>", "tokens of one prefill pass", integer("--chunk", 1), 8192)
+    .option("--cached <share>", "share of prompts that the prefix cache has", number("--cached", 0, 0.99), 0)
+    .option("--batch <n>", "sequences at once (default: the most that fits)", integer("--batch", 1))
+    .option("--drafts <n>", "tokens that MTP drafts", integer("--drafts", 0, 8), 0)
+    .option("--acceptance <share>", "how often a draft is right", number("--acceptance", 0, 1), 0.85)
+    .option("--overlap", "two micro-batches hide each other's communication")
+    .option("--redundant-experts <n>", "copies of experts on each device", integer("--redundant-experts", 0), 0)
+    .option("--slo <times>", "what must be kept, for example ttft=2s,tpot=50ms")
+    .option("--margin <share>", "share of the memory that may be used", number("--margin", 0.01, 1), 0.85)
+    .option("--price <amount>", "price of a device for an hour", number("--price", 0), 2)
+    .option("--hardware <file>", "hardware file with rows of your own")
+    .option("--why <number>", "print where a number comes from, for example decode.step")
+    .option("--json", "one JSON document on stdout")
+    .action(serve);
+}
+
+async function serve(name: string, options: ServeOptions): Promise<void> {
+  const { count, name: deviceName } = parseGpus(options.gpus);
+  const device = await userDevice(deviceName, options.hardware);
+  const opened = await openModel(name);
+  const shape = modelShape(opened.blueprint);
+  const settings = settingsOf(options, count);
+  const chosen = choose(shape, device, settings, options.batch);
+  if (chosen === undefined || !chosen.fits || !chosen.keepsSlo) process.exitCode = NOTHING_FITS;
+  const curve = batchCurve(shape, device, settings);
+  if (options.why !== undefined) return explainNumber(chosen?.plan ?? curve[0]!.plan, options.why, options.json);
+  const bound = chosen && planInference(shape, device, { ...settings, ...BOUND, batch: chosen.batch });
+  const bill = chosen && billOf(chosen.plan, device, count, options.price);
+  if (options.json === true) {
+    return printJson({
+      ...{ model: opened.name, device: device.name, devices: count, margin: options.margin },
+      chosen: chosen === undefined ? null : pointJson(chosen),
+      bound: bound === undefined ? null : planJson(bound),
+      bill: bill === undefined ? null : snake(bill),
+      curve: curve.map(pointJson),
+    });
+  }
+  print(
+    `${opened.name} on ${count} × ${device.title}, tp ${options.tp}, ${options.weights} weights, ${options.kv} cache`,
+  );
+  print(`${options.context} tokens of context; ${options.margin} of ${bytes(device.memoryBytes)} may be used`);
+  print(curveTable(curve));
+  if (chosen === undefined) return print("no batch fits and keeps the promise");
+  printChosen(chosen, bound!, bill!);
+}
+
+function settingsOf(options: ServeOptions, devices: number): CurveSettings {
+  const { kv, cached, slo, margin, prompt, expandedKv = false, overlap = false } = options;
+  if (!Object.hasOwn(KV_FORMATS, kv)) {
+    throw new ConfigError("--kv", `must be one of ${Object.keys(KV_FORMATS).join(", ")}`, kv);
+  }
+  const { tp, weights, context, chunk, drafts, acceptance, redundantExperts } = options;
+  return {
+    ...{ devices, tp, weights, context, chunk, drafts, acceptance, redundantExperts, expandedKv, overlap },
+    kv: kv as KvFormat,
+    cachedShare: cached,
+    memoryShare: margin,
+    ...(prompt === undefined ? {} : { prompt }),
+    ...(slo === undefined ? {} : { slo: parseSlo(slo) }),
+  };
+}
+
+/** The batch that was asked for, or the largest that fits and keeps the promise. */
+function choose(shape: ModelShape, device: Device, settings: CurveSettings, batch?: number): BatchPoint | undefined {
+  if (batch === undefined) return largestBatch(shape, device, settings);
+  return batchPoint(shape, device, { ...settings, batch });
+}
+
+interface Bill {
+  readonly costPerMillionTokens: number;
+  readonly joulesPerToken: number | undefined;
+}
+
+/** Of an hour of decoding at full batch. */
+function billOf({ decode }: InferencePlan, device: Device, devices: number, price: number): Bill {
+  const hour = { devices, seconds: 3600, tokens: decode.tokensPerSec * 3600 };
+  return {
+    costPerMillionTokens: costOf(hour, price).costPerMillionTokens,
+    joulesPerToken: energyOf(hour, device)?.joulesPerToken,
+  };
+}
+
+const ms = (seconds: number): string => `${(seconds * 1e3).toFixed(1)} ms`;
+
+function curveTable(curve: readonly BatchPoint[]): string {
+  return formatTable(
+    {
+      head: ["batch", "memory", "time a token", "tokens/s", "tokens/s a device", "fits", "keeps"],
+      rows: curve.map(({ batch, plan, fits, keepsSlo }) => [
+        String(batch),
+        bytes(plan.totalBytes),
+        ms(plan.decode.tpotSeconds),
+        plan.decode.tokensPerSec.toFixed(0),
+        plan.decode.tokensPerSecPerDevice.toFixed(0),
+        fits ? "yes" : "no",
+        keepsSlo ? "yes" : "no",
+      ]),
+    },
+    "text",
+  );
+}
+
+function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bill): void {
+  const { decode, prefill } = plan;
+  print(`\nbatch ${batch}`);
+  for (const { name, bytes: size, meaning } of plan.memory)
+    print(`  ${name.padEnd(18)} ${bytes(size).padStart(12)}  ${meaning}`);
+  print(
+    `  ${"total".padEnd(18)} ${bytes(plan.totalBytes).padStart(12)}  (${(plan.totalBytes / 1e9).toFixed(1)} GB) a device`,
+  );
+  print(
+    `decode     ${ms(decode.tpotSeconds)} a token (bound ${ms(bound.decode.tpotSeconds)}): memory ${ms(decode.memorySeconds)}, math ${ms(decode.mathSeconds)}, links ${ms(decode.commSeconds)}`,
+  );
+  print(
+    `prefill    ${ms(prefill.ttftSeconds)} to the first token, ${prefill.tokensPerSecPerDevice.toFixed(0)} tokens/s a device`,
+  );
+  const energy = bill.joulesPerToken === undefined ? "" : `, ${bill.joulesPerToken.toFixed(2)} J a token`;
+  print(`cost       ${bill.costPerMillionTokens.toFixed(3)} a million tokens written${energy}`);
+}
+
+function explainNumber(plan: InferencePlan, name: string, json = false): void {
+  if (!plan.names.includes(name)) {
+    throw new ConfigError("--why", "must be a number of the plan", name, `one of ${plan.names.join(", ")}`);
+  }
+  const quantity = plan.explain(name);
+  if (json) printJson(quantity);
+  else printQuantity(quantity);
+}
+
+function pointJson({ batch, plan, fits, keepsSlo }: BatchPoint): object {
+  return snake({ batch, fits, keepsSlo, ...planJson(plan) });
+}
+
+function planJson({ memory, totalBytes, kvTokenBytes, decode, prefill }: InferencePlan): object {
+  return snake({ memory, totalBytes, kvTokenBytes, decode, prefill });
+}

@@ -1,0 +1,99 @@
+/** Hugging Face folders of every architecture, as they are downloaded: no file of ours in them. */
+
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { testBackends } from "../../test/helpers/backends.ts";
+import { createByteTokenizer } from "../../test/helpers/byte-tokenizer.ts";
+import { drawWeights } from "../../test/helpers/drawn-weights.ts";
+import { hfConfigText, resolveConfig, type ConfigInput } from "../config/index.ts";
+import { toBf16Bits } from "../core/dtype.ts";
+import { writeSafetensors } from "../formats/index.ts";
+import { nodeFiles } from "../formats/node.ts";
+import { createReferenceBackend, type Backend } from "../kernels/index.ts";
+import { openEngine } from "./node.ts";
+
+const GROUPED = {
+  ...{ attention: "gqa", n_heads: 4, n_kv_heads: 2, head_dim: 8, q_lora_rank: 0, n_mtp_layers: 0 },
+  ...{ qk_nope_head_dim: 0, qk_rope_head_dim: 8, v_head_dim: 8, rope_interleave: false, rope_factor: 1 },
+};
+const SOFTMAX = { score_func: "softmax", norm_topk_prob: false, router_bias_speed: 0 };
+const GREEDY = { ...SOFTMAX, topk_method: "greedy", n_expert_groups: 1, n_limited_groups: 1 };
+const NO_EXPERTS = { n_dense_layers: 2, n_routed_experts: 0, n_shared_experts: 0, n_activated_experts: 0 };
+const MODELS: [type: string, settings: ConfigInput][] = [
+  ["llama", { ...GROUPED, ...GREEDY, ...NO_EXPERTS }],
+  ["deepseek", { ...GROUPED, ...GREEDY }],
+  ["deepseek_v2", { ...SOFTMAX, topk_method: "group_limited_greedy", n_mtp_layers: 0 }],
+  ["deepseek_v3", {}],
+];
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "fathom-folder-"));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+type Store = (values: Float32Array) => { dtype: "F32" | "BF16"; bytes: Uint8Array };
+
+const inF32: Store = (values) => ({ dtype: "F32", bytes: new Uint8Array(values.buffer) });
+const inBf16: Store = (values) => {
+  const bits = Uint16Array.from(values, toBf16Bits);
+  return { dtype: "BF16", bytes: new Uint8Array(bits.buffer) };
+};
+
+/** Returns the type that config.json gives it. */
+async function writeFolder(settings: ConfigInput, store = inF32): Promise<string> {
+  const tokenizer = createByteTokenizer();
+  const { model } = resolveConfig("tiny", { vocab_size: 259, ...settings });
+  const text = hfConfigText(model, { bos: 0, eos: 1 });
+  await writeFile(join(folder, "config.json"), text);
+  await writeFile(join(folder, "tokenizer.json"), tokenizer.toJson());
+  await writeFile(join(folder, "tokenizer_config.json"), tokenizer.toConfigJson());
+  const sources = [...drawWeights(model, 3)].map(([name, { shape, values }]) => {
+    // Values that bf16 holds exactly.
+    const { dtype, bytes } = store(values.map((value) => Math.round(value * 64) / 64));
+    return { name, dtype, shape, chunks: () => [bytes] };
+  });
+  await writeSafetensors(nodeFiles, join(folder, "model.safetensors"), sources);
+  return (JSON.parse(text) as { model_type: string }).model_type;
+}
+
+test.each(MODELS)("a folder of %s opens and continues a prompt", async (type, settings) => {
+  expect(await writeFolder(settings)).toBe(type);
+  using engine = await openEngine({ folder, backend: createReferenceBackend(), now: () => 0 });
+  let tokens = 0;
+  for await (const { end } of engine.generate("What is", { ...engine.settings.generation, maxTokens: 5 })) {
+    tokens = end?.tokens ?? tokens;
+  }
+  expect(tokens).toBe(5);
+});
+
+async function answer(backend: Backend): Promise<string> {
+  using engine = await openEngine({ folder, backend, now: () => 0 });
+  let text = "";
+  const generation = { ...engine.settings.generation, temperature: 0, maxTokens: 24 };
+  for await (const piece of engine.generate("What is", generation)) text += piece.text;
+  return text;
+}
+
+describe.each(testBackends())("on the $label backend", ({ create }) => {
+  test.each(MODELS)("weights of %s in bf16 give the greedy text of the same values in f32", async (_, settings) => {
+    await writeFolder(settings);
+    const expected = await answer(create());
+    expect(expected).not.toBe("");
+    await writeFolder(settings, inBf16);
+    expect(await answer(create())).toBe(expected);
+  });
+});
+
+test.each(["deepseek-v3.2", "deepseek-v4-flash"])(
+  "%s is refused with a list of what runs, before any weight",
+  async (name) => {
+    await writeFile(join(folder, "config.json"), hfConfigText(resolveConfig(name).model, { bos: 0, eos: 1 }));
+    const opening = openEngine({ folder, backend: createReferenceBackend(), now: () => 0 });
+    await expect(opening).rejects.toThrow(
+      /model: must be one that runs here, got .* DeepSeek LLM \(model_type llama\), .*deepseek_v3/,
+    );
+  },
+);

@@ -1,0 +1,116 @@
+/**
+ * How close engines come to the peak: coefficients per engine, device, format and family, at most two of them fitted on
+ * published runs, and the shares that are the same for all.
+ */
+
+import type { Cluster } from "./cluster.ts";
+import type { PeakFormat } from "./hardware.ts";
+
+export type Family = "dense" | "moe";
+
+export interface Efficiency {
+  /** Share of the dense peak that matrix products reach. */
+  readonly computeShare: number;
+  /** Share of communication that runs behind computation; tensor parallelism's never does. */
+  readonly hiddenShare: number;
+  /** Share of the memory's peak rate that what is no product reaches; MEMORY_SHARE unless it was fitted. */
+  readonly memoryShare?: number;
+  /** The published run it was fitted on, or what it is assumed from. */
+  readonly basis: string;
+  /** False for a general assumption. */
+  readonly calibrated: boolean;
+}
+
+interface EfficiencyPreset extends Omit<Efficiency, "calibrated"> {
+  readonly engine: string;
+  readonly device: string;
+  readonly format: PeakFormat;
+  readonly family: Family;
+}
+
+/** Share of the memory's peak rate that kernels reach. **Source:** AIConfigurator's empirical factor. */
+export const MEMORY_SHARE = 0.8;
+/** Share of a link's peak rate that large collectives reach. **Source:** NCCL tests, ml-engineering network tables. */
+export const LINK_SHARE = 0.87;
+/** Seconds that one collective call waits besides moving bytes. **Source:** AIConfigurator, point-to-point latency. */
+export const LATENCY_SEC = 10e-6;
+
+/** Products where nobody measured a device: the median of measured H100, A100, B200 and MI300X shares. */
+const USUAL_MATMUL_SHARE = 0.75;
+/** Products of a model in training reach about this share of the largest measured ones: shapes are smaller. */
+const MODEL_SHAPE_SHARE = 0.75;
+const USUAL_HIDDEN_SHARE = 0.5;
+
+export interface EfficiencyQuery {
+  readonly engine?: string;
+  readonly cluster: Cluster;
+  readonly format: PeakFormat;
+  readonly family: Family;
+}
+
+/** The preset of an engine on a device; without one, the device's measured share of large products. */
+export function efficiencyFor({ engine, cluster, format, family }: EfficiencyQuery): Efficiency {
+  const { device } = cluster;
+  const preset = EFFICIENCY_PRESETS.find(
+    (row) =>
+      row.device === device.name &&
+      row.format === format &&
+      row.family === family &&
+      (engine === undefined || row.engine === engine),
+  );
+  if (preset !== undefined) {
+    const { computeShare, hiddenShare, memoryShare = MEMORY_SHARE, basis } = preset;
+    return { computeShare, hiddenShare, memoryShare, basis: `${preset.engine}: ${basis}`, calibrated: true };
+  }
+  return {
+    computeShare: (device.matmulShare ?? USUAL_MATMUL_SHARE) * MODEL_SHAPE_SHARE,
+    hiddenShare: USUAL_HIDDEN_SHARE,
+    basis: `no published run for ${device.title} in ${format}: 75 % of its share of large products, half of communication hidden`,
+    calibrated: false,
+  };
+}
+
+/** Fitted with this planner's own step time; `npm run validate:planner` shows the errors on the runs not fitted. */
+const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
+  {
+    ...{ engine: "deepseek", device: "h800", format: "fp8", family: "moe", computeShare: 0.4, hiddenShare: 1 },
+    basis:
+      "DeepSeek-V3 report: 1,543 tokens/s on each of 2,048, taken as micro-batches of one sequence, selective recomputation and all communication hidden by DualPipe",
+  },
+  {
+    ...{ engine: "automodel", device: "h100", format: "bf16", family: "moe", computeShare: 0.33, hiddenShare: 1 },
+    basis:
+      "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as full recomputation and communication hidden",
+  },
+  {
+    ...{ engine: "megatron", device: "a100", format: "bf16", family: "dense", computeShare: 0.78, hiddenShare: 0.5 },
+    memoryShare: 0.46,
+    basis: "Korthikanti et al. 2022, GPT 22B on 8 and 1T on 512 devices",
+  },
+  {
+    ...{ engine: "megatron", device: "h100", format: "bf16", family: "dense", computeShare: 0.59, hiddenShare: 0.5 },
+    basis: "Llama 3 report, 405B on 8,192 devices at 430 TFLOP/s",
+  },
+  {
+    ...{
+      engine: "torchtitan",
+      device: "h100-96gb",
+      format: "bf16",
+      family: "dense",
+      computeShare: 0.39,
+      hiddenShare: 1,
+    },
+    basis: "torchtitan benchmarks, Llama 3 8B compiled on 8 devices",
+  },
+  {
+    ...{
+      engine: "torchtitan",
+      device: "h100-96gb",
+      format: "fp8",
+      family: "dense",
+      computeShare: 0.31,
+      hiddenShare: 1,
+    },
+    basis: "torchtitan benchmarks, Llama 3 8B compiled with fp8 on 8 devices",
+  },
+];

@@ -1,0 +1,78 @@
+/** The fastest layout that fits and that an engine can be told, with some of its numbers pinned. */
+
+import { blueprint } from "../../blueprint/index.ts";
+import { ConfigError, MemoryError } from "../../core/errors.ts";
+import { efficiencyFor } from "../efficiency.ts";
+import { SEARCH_GRID, searchLayouts, type SearchGrid, type SearchResult } from "../search.ts";
+import { modelShape } from "../shape.ts";
+import { createTrainingEvaluator, DEFAULT_MARGIN } from "../training.ts";
+import { engineRow } from "./engines.ts";
+import { exportPlan, trainedModel, type ExportRequest } from "./export-plan.ts";
+import type { LaunchFile, TrainingLaunch } from "./launch.ts";
+import { limitGrid } from "./limits.ts";
+
+/** Numbers that are given; the others are searched. */
+export type PinnedLayout = { readonly [K in keyof SearchGrid]?: SearchGrid[K][number] | undefined };
+
+export interface SearchedRequest extends Omit<ExportRequest, "job"> {
+  readonly job: Omit<TrainingLaunch, "layout">;
+  readonly globalBatchSize: number;
+  readonly seqLen: number;
+  readonly pinned: PinnedLayout;
+}
+
+/** Layouts that are tried in an engine, from the fastest: its own rules are stricter than the identities. */
+const CANDIDATES = 500;
+
+/**
+ * The folder for the fastest layout that the engine takes.
+ *
+ * @throws MemoryError when no layout fits. @throws ConfigError when the engine takes none, or none is legal.
+ */
+export function exportFastest(request: SearchedRequest): LaunchFile[] {
+  const { best, nearest, counts } = search(request);
+  let refusal: ConfigError | undefined;
+  for (const { layout } of best) {
+    try {
+      return exportPlan({ ...request, job: { ...request.job, layout } });
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      refusal = error;
+    }
+  }
+  if (refusal !== undefined) throw refusal;
+  if (nearest !== undefined) {
+    const available = request.device.memoryBytes * (request.margin ?? DEFAULT_MARGIN);
+    throw new MemoryError("plan export", nearest.memoryBytes, available, "take more devices or pin fewer numbers");
+  }
+  const broken = Object.keys(counts.illegal).join(", ");
+  throw new ConfigError("plan export", `some layout must be legal; these identities fail: ${broken}`, request.pinned);
+}
+
+function search(request: SearchedRequest): SearchResult {
+  const { engine, device, nodes, devicesPerNode, job, margin = DEFAULT_MARGIN, globalBatchSize, seqLen } = request;
+  const model = trainedModel(request);
+  const cluster = { device, count: nodes * devicesPerNode };
+  const family = model.nRoutedExperts > 0 ? "moe" : "dense";
+  const efficiency = efficiencyFor({ engine, cluster, format: job.precision.compute, family });
+  const shape = modelShape(blueprint(model));
+  const evaluator = createTrainingEvaluator({ shape, recipe: job.precision, cluster, efficiency, margin });
+  return searchLayouts(evaluator, {
+    world: cluster.count,
+    globalBatchSize,
+    seqLen,
+    grid: gridOf(request),
+    keep: CANDIDATES,
+  });
+}
+
+/** @throws ConfigError for an engine that does not train. */
+function gridOf({ engine, model, pinned }: SearchedRequest): SearchGrid {
+  const { limits, task } = engineRow(engine);
+  if (limits === undefined) throw new ConfigError("engine", "must be one that trains", engine, `it is made to ${task}`);
+  const given = Object.entries(pinned).filter(([, value]) => value !== undefined);
+  return {
+    ...limitGrid(limits(model), SEARCH_GRID),
+    ...Object.fromEntries(given.map(([key, value]) => [key, [value]])),
+  };
+}

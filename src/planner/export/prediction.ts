@@ -1,0 +1,174 @@
+/** What the planner predicts for a launch, as rows for PLAN.md, and the refusal of what does not fit. */
+
+import { blueprint } from "../../blueprint/index.ts";
+import type { ModelConfig } from "../../config/index.ts";
+import { MemoryError } from "../../core/errors.ts";
+import { efficiencyFor } from "../efficiency.ts";
+import type { Device } from "../hardware.ts";
+import { planInference, type InferencePlan } from "../inference.ts";
+import { worldSize } from "../layout.ts";
+import { planLocal, type LocalPlan } from "../local-run.ts";
+import { modelShape, type ModelShape } from "../shape.ts";
+import { createTrainingEvaluator, DEFAULT_MARGIN, MEMORY_PARTS } from "../training.ts";
+import { flopsPerToken } from "../work.ts";
+import type { Launch, LocalLaunch, ServingLaunch, TrainingLaunch } from "./launch.ts";
+import type { PredictionRow } from "./plan-page.ts";
+
+export interface PredictionRequest<J extends Launch = Launch> {
+  readonly engine: string;
+  readonly model: ModelConfig;
+  readonly device: Device;
+  readonly job: J;
+  readonly margin?: number | undefined;
+}
+
+/** @throws MemoryError when the plan does not fit. */
+export function predict(request: PredictionRequest): PredictionRow[] {
+  const { job } = request;
+  switch (job.kind) {
+    case "train":
+      return predictTraining({ ...request, job });
+    case "serve":
+      return predictServing({ ...request, job });
+    case "local":
+      return predictLocal({ ...request, job });
+    default:
+      return job satisfies never;
+  }
+}
+
+function predictTraining(request: PredictionRequest<TrainingLaunch>): PredictionRow[] {
+  const { model, device, engine, job, margin = DEFAULT_MARGIN } = request;
+  const { layout, precision } = job;
+  const shape = modelShape(blueprint(model));
+  const cluster = { device, count: worldSize(layout) };
+  const family = model.nRoutedExperts > 0 ? "moe" : "dense";
+  const efficiency = efficiencyFor({ engine, cluster, format: precision.compute, family });
+  const evaluator = createTrainingEvaluator({ shape, recipe: precision, cluster, efficiency, margin });
+  const plan = evaluator.evaluate(layout);
+  checkFits(
+    "memory of one device",
+    plan.memoryBytes,
+    evaluator.limitBytes,
+    "raise recompute, zero, pp or ep, or take more devices",
+  );
+  const parts = evaluator.memoryParts(layout);
+  const tokens = layout.globalBatchSize * layout.seqLen;
+  return [
+    [
+      "Memory of the fullest device",
+      `${gib(plan.memoryBytes)} of ${gib(device.memoryBytes)} (limit ${percent(margin)})`,
+    ],
+    ...MEMORY_PARTS.filter((part) => parts[part] > 0).map((part): PredictionRow => [`· ${part}`, gib(parts[part])]),
+    ["Step", seconds(plan.stepSec)],
+    ["· work", seconds(plan.workSec)],
+    ["· pipeline bubble", seconds(plan.bubbleSec)],
+    ["· data-parallel communication", seconds(plan.dataParallelSec)],
+    ["· optimizer", seconds(plan.optimizerSec)],
+    ["Tokens per second, all devices", rate(tokens / plan.stepSec)],
+    ["Model FLOPs utilisation", utilisation(shape, request, plan.stepSec)],
+    ["Whole run", duration(plan.stepSec * job.training.steps)],
+    ["Efficiency", efficiency.basis],
+  ];
+}
+
+/** Model FLOPs over the dense peak of the format in which products are computed. */
+function utilisation(shape: ModelShape, { device, job }: PredictionRequest<TrainingLaunch>, stepSec: number): string {
+  const { layout, precision } = job;
+  const { training } = flopsPerToken(shape, { seqLen: layout.seqLen });
+  const peak = device.peaks[precision.compute] ?? device.peaks.bf16!;
+  const perDevice = (training * layout.globalBatchSize * layout.seqLen) / (stepSec * worldSize(layout));
+  return `${percent(perDevice / peak)} of the ${precision.compute} peak, ${(perDevice / 1e12).toFixed(0)} TFLOP/s a device`;
+}
+
+function predictServing(request: PredictionRequest<ServingLaunch>): PredictionRow[] {
+  const { model, device, job, margin = DEFAULT_MARGIN } = request;
+  const reason = notPredictable(request);
+  if (reason !== undefined) return [["Not predicted", reason]];
+  const plan = planInference(modelShape(blueprint(model)), device, {
+    weights: model.dtype === "fp8" ? "fp8" : "bf16",
+    kv: job.kvCache,
+    devices: job.tp * job.dp,
+    tp: job.tp,
+    batch: job.maxSequences,
+    context: job.contextTokens,
+    drafts: job.draftTokens,
+  });
+  checkFits(
+    "memory of one device",
+    plan.totalBytes,
+    device.memoryBytes * margin,
+    "take more devices, fewer requests or a shorter context",
+  );
+  return servingRows(plan, device, job, margin);
+}
+
+function notPredictable({ device, job }: PredictionRequest<ServingLaunch>): string | undefined {
+  const linked = device.link?.devices ?? 1;
+  if (job.pp > 1) return "the inference planner has no pipeline stages";
+  if (job.tp > linked) return `tp ${job.tp} is more than the ${linked} devices that one link joins`;
+  return undefined;
+}
+
+function servingRows(plan: InferencePlan, device: Device, job: ServingLaunch, margin: number): PredictionRow[] {
+  return [
+    ["Memory of one device", `${gib(plan.totalBytes)} of ${gib(device.memoryBytes)} (limit ${percent(margin)})`],
+    ...plan.memory
+      .filter(({ bytes }) => bytes > 0)
+      .map(({ meaning, bytes }): PredictionRow => [`· ${meaning}`, gib(bytes)]),
+    ["Cache of one token", `${plan.kvTokenBytes} bytes on one device`],
+    [
+      `Decode, ${job.maxSequences} requests at ${job.contextTokens} tokens`,
+      `${rate(plan.decode.tokensPerSec)}, all devices`,
+    ],
+    ["Between two tokens", `${(plan.decode.tpotSeconds * 1e3).toFixed(1)} ms`],
+    [`First token of a ${job.contextTokens}-token prompt`, seconds(plan.prefill.ttftSeconds)],
+    ["Prefill", `${rate(plan.prefill.tokensPerSec)}, all devices`],
+  ];
+}
+
+/** The placement of a GGUF; the context of all requests is cached at once. */
+export function planLocalLaunch(model: ModelConfig, job: LocalLaunch, margin = DEFAULT_MARGIN): LocalPlan {
+  const settings = { context: job.contextTokens * job.maxSequences, memoryShare: margin };
+  return planLocal(blueprint(model), job.mix, job.machine, settings);
+}
+
+function predictLocal({ model, job, margin = DEFAULT_MARGIN }: PredictionRequest<LocalLaunch>): PredictionRow[] {
+  const plan = planLocalLaunch(model, job, margin);
+  const { vramBytes, ramBytes } = job.machine;
+  const cure = "choose a smaller mix or a shorter context";
+  checkFits("memory of the device", plan.gpu.totalBytes, vramBytes * margin, cure);
+  checkFits("memory of the machine", plan.ram.totalBytes, ramBytes * margin, cure);
+  return [
+    ["File", gib(plan.fileBytes)],
+    ["Memory of the device", `${gib(plan.gpu.totalBytes)} of ${gib(vramBytes)}`],
+    ["Memory of the machine", `${gib(plan.ram.totalBytes)} of ${gib(ramBytes)}`],
+    ["Layers whose experts stay in the machine", `${plan.cpuMoeLayers} of ${plan.moeLayers}`],
+    ["Read for one token", `${gib(plan.gpuReadBytes)} on the device, ${gib(plan.ramReadBytes)} in the machine`],
+    ["Decode, at most", `${plan.boundTokensPerSec.toFixed(1)} tokens/s for one request`],
+  ];
+}
+
+function checkFits(what: string, needed: number, available: number, cure: string): void {
+  if (needed > available) throw new MemoryError(`plan export: ${what}`, Math.ceil(needed), Math.floor(available), cure);
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(2)} GiB (${(bytes / 1e9).toFixed(2)} GB)`;
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(share < 1 ? 1 : 0)} %`;
+}
+
+function seconds(value: number): string {
+  return value < 1 ? `${(value * 1e3).toPrecision(3)} ms` : `${value.toPrecision(4)} s`;
+}
+
+function duration(value: number): string {
+  return value < 2 * 86400 ? `${(value / 3600).toPrecision(3)} hours` : `${(value / 86400).toPrecision(4)} days`;
+}
+
+function rate(tokensPerSec: number): string {
+  return `${Math.round(tokensPerSec).toLocaleString("en-US")} tokens/s`;
+}

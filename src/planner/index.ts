@@ -1,0 +1,61 @@
+/** Planning: what a model costs in memory, work, communication and time on given devices, and which layout is best. */
+
+export { devicesPerNode, parseGpus, type Cluster } from "./cluster.ts";
+export { confidenceOf, type Confidence, type Device, type LinkDomain, type PeakFormat } from "./hardware.ts";
+export {
+  checkLayout,
+  completeLayout,
+  expertDataParallel,
+  fullRecomputeShare,
+  IDENTITIES,
+  layoutText,
+  numMicroBatches,
+  SCHEDULES,
+  worldSize,
+  type Layout,
+  type LayoutInput,
+  type LayoutModel,
+  type Recompute,
+  type Schedule,
+  type ZeroStage,
+} from "./layout.ts";
+export { fitTraining, largestFit, type FitRow } from "./fit.ts";
+export type { Quantity } from "./formula.ts";
+export { ledgerParts, memoryLedger, type LedgerLine } from "./ledger.ts";
+export { frozenWeightBytes, precisionRecipe, type PrecisionRecipe } from "./precision.ts";
+export { bubbleFraction, microBatchesInFlight } from "./schedules.ts";
+export {
+  SEARCH_GRID,
+  searchLayouts,
+  type SearchCounts,
+  type SearchGrid,
+  type SearchResult,
+  type SearchSettings,
+} from "./search.ts";
+export { summarise, type TrainingSummary } from "./summary.ts";
+export { configuredLayout } from "./configured-layout.ts";
+export { parameterInfluence, type Costs, type Influence, type Trial } from "./influence.ts";
+export { modelShape, withAdapters, withoutMtp, type ModelShape } from "./shape.ts";
+export { device, DEVICES } from "./devices.ts";
+export { parseDeviceRows, toDevice, type DeviceRow } from "./device-rows.ts";
+export { batchCurve, batchPoint, largestBatch, parseSlo, type BatchPoint, type CurveSettings } from "./batch-curve.ts";
+export { costOf, energyOf } from "./cost.ts";
+export { BOUND, planInference, type InferencePlan } from "./inference.ts";
+export { KV_FORMATS, type KvFormat } from "./kv-cache.ts";
+export { planLocal, planLocalMixes, type LocalPlan } from "./local-run.ts";
+export { efficiencyFor } from "./efficiency.ts";
+export {
+  createTrainingEvaluator,
+  DEFAULT_MARGIN,
+  MEMORY_PARTS,
+  type Evaluation,
+  type MemoryParts,
+  type TrainingEvaluator,
+  type TrainingJob,
+} from "./training.ts";
+export { decodeFlopsPerToken, explainWork, flopsPerToken, type Work, type WorkSettings } from "./work.ts";
+export { exportFastest, type PinnedLayout } from "./export/choose-layout.ts";
+export { engineRow, ENGINES, findEngine, type EngineName } from "./export/engines.ts";
+export { exportPlan, type ExportRequest } from "./export/export-plan.ts";
+export { CLUSTERS, type ClusterName, type LaunchFile } from "./export/launch.ts";
+export { ggufMix } from "./gguf-mix.ts";

@@ -1,0 +1,63 @@
+import { describe, expect, it } from "vitest";
+import { accountingRows } from "./accounting.ts";
+import { memoryRows } from "./memory.ts";
+import { PUBLISHED_RUNS } from "./published-runs.ts";
+import { errorOf, validationReport, validationText } from "./report.ts";
+
+describe("the planner against published numbers", () => {
+  it.each(accountingRows())("accounts for $id, $what within half a per cent", (row) => {
+    expect(row.bar).toBe(0.005);
+    expect(Math.abs(errorOf(row))).toBeLessThanOrEqual(row.bar);
+  });
+
+  it.each(memoryRows())("finds the memory of $id, $what within its bar", (row) => {
+    expect(row.bar).toBe(row.id === "G13" ? 0.1 : 0.03);
+    expect(Math.abs(errorOf(row))).toBeLessThanOrEqual(row.bar);
+  });
+
+  it("has a source for every run, and a layout exactly where nothing is missing", () => {
+    for (const run of PUBLISHED_RUNS) {
+      expect(run.source, run.id).not.toBe("");
+      expect(run.layout === undefined, run.id).toBe(run.missing.length > 0);
+      expect(run.role === "calibration", run.id).toBe(run.missing.length > 0);
+    }
+  });
+
+  const report = validationReport();
+
+  it("predicts held-out times of Llama 3 and torchtitan within 15 and 10 per cent", () => {
+    for (const { name, bar, rows } of report.time.filter((group) => !group.name.startsWith("megatron-2022"))) {
+      expect(bar).toBe(name.startsWith("torchtitan") ? 0.1 : 0.15);
+      for (const { run, error } of rows.filter((row) => row.run.role === "predict")) {
+        expect(Math.abs(error), run.id).toBeLessThanOrEqual(bar);
+      }
+    }
+  });
+
+  it("has a median error of at most 15 per cent on rows that were not fitted, and none above 25", () => {
+    const heldOut = report.time.flatMap(({ rows }) => rows).filter(({ run }) => run.role === "predict");
+    expect(report.median).toBeLessThanOrEqual(0.15);
+    expect(Math.max(...heldOut.map(({ error }) => Math.abs(error)))).toBeLessThan(0.25);
+  });
+
+  it("uses at most two coefficients for a group, each a share", () => {
+    for (const { coefficients } of report.time) {
+      expect(Object.keys(coefficients)).toHaveLength(2);
+      for (const share of Object.values(coefficients)) expect(share >= 0 && share <= 1).toBe(true);
+    }
+  });
+
+  it("finds no served model faster than its bound", () => {
+    const implied = report.served.flatMap((row) => (row.implied === undefined ? [] : [row.implied]));
+    expect(implied.length).toBeGreaterThan(0);
+    expect(implied.every((share) => share > 0 && share < 1)).toBe(true);
+  });
+
+  it("prints every row, and each that is over its bar again at the end", () => {
+    const text = validationText(report);
+    for (const run of PUBLISHED_RUNS) expect(text).toContain(`| ${run.id} |`);
+    for (const { id, missing } of report.served)
+      expect(text).toMatch(new RegExp(`\\| ${id} \\|.*${missing.slice(0, 12)}`));
+    for (const miss of report.misses) expect(text).toContain(`- ${miss}`);
+  });
+});
