@@ -1,9 +1,9 @@
 /**
  * The outputs shown in `docs/guide`: in every ```console block each line `$ fathom …` is run and what follows it is what
- * the command printed. `npm run guide` checks that the pages are true, `npm run guide -- --write` renews them.
+ * the command printed, with its exit code where that is not 0. `npm run guide` checks that the pages are true, `npm run guide -- --write` renews them.
  */
 
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,14 +24,16 @@ export function renewPage(page: string, run: Run): string {
 }
 
 /** Runs a line in `sh` with `fathom` on its path; a page's commands share one folder. */
-function shell(cwd: string): Run {
+export function shell(cwd: string): Run {
   const main = join(root, "dist", "cli", "main.js");
   return (line) => {
     const fathom = `fathom() { "${process.execPath}" "${main}" "$@"; }`;
     const npm = `npm() { command npm --silent --prefix "${root}" "$@"; }`;
-    const script = `${fathom}\n${npm}\n{ ${line}\n} 2>&1 || true`;
-    const text = execFileSync("sh", ["-c", script], { cwd, encoding: "utf8", maxBuffer: 1 << 24 });
-    return text === "" || text.endsWith("\n") ? text : `${text}\n`;
+    const script = `${fathom}\n${npm}\n{ ${line}\n} 2>&1`;
+    const { stdout, status, error } = spawnSync("sh", ["-c", script], { cwd, encoding: "utf8", maxBuffer: 1 << 24 });
+    if (error !== undefined) throw error;
+    const text = stdout === "" || stdout.endsWith("\n") ? stdout : `${stdout}\n`;
+    return status === 0 ? text : `${text}(exit code ${status})\n`;
   };
 }
 

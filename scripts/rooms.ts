@@ -16,12 +16,14 @@ export const FLOORS: Readonly<Record<string, number>> = {
   tensor: 2,
   tokenizer: 2,
   planner: 3,
+  convert: 3,
   model: 3,
   data: 3,
   optim: 3,
   train: 5,
   infer: 5,
   tune: 6,
+  evaluate: 6,
   cli: 7,
 };
 

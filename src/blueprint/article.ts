@@ -3,6 +3,7 @@
  * row of it can be found in the model.
  */
 
+import { ConfigError } from "../core/errors.ts";
 import type { Blueprint } from "./blueprint.ts";
 import { countParameters } from "./counts.ts";
 import { exactSum, type ParameterGroup } from "./parameter.ts";
@@ -61,9 +62,16 @@ const CLAIMS: readonly Claim[] = [
   },
 ];
 
-/** Each row of the table with what the model has; the rows of both sides add up to their totals. */
+/**
+ * Each row of the table with what the model has; the rows of both sides add up to their totals.
+ * @throws ConfigError for a model of another size.
+ */
 export function compareWithArticle(blueprint: Blueprint): ComparedClaim[] {
   const { total, byModule } = countParameters(blueprint);
+  if (Math.floor(total / BILLION) * BILLION !== CLAIMED_TOTAL) {
+    const cure = "compare deepseek-v3, deepseek-r1 or another of their size";
+    throw new ConfigError("--compare article", "must stand with a model of 671 B parameters", total, cure);
+  }
   const rows = CLAIMS.map(({ name, claimed, groups, truth }) => {
     const counted = exactSum(groups.map((group) => byModule[group]?.total ?? 0));
     return { name, claimed, claimedShare: claimed / CLAIMED_TOTAL, counted, countedShare: counted / total, truth };

@@ -116,11 +116,16 @@ describe("additions to a model", () => {
 describe("a layer that cannot be counted is refused", () => {
   test.each([
     ["dens:in=1,out=2", '--layer: must be a known layer, got "dens"; did you mean dense?'],
-    ["dense:in=1", '--layer dense out: must be a whole number of at least 1, got "nothing"'],
+    ["dense:in=1", '--layer dense out: must be a whole number of at least 1, got "nothing"; dense takes in, out, bias'],
     ["dense:in=-1,out=2", '--layer dense in: must be a whole number of at least 1, got "-1"'],
     ["dense:in=NaN,out=2", '--layer dense in: must be a whole number of at least 1, got "NaN"'],
     ["dense:in=0,out=2", '--layer dense in: must be a whole number of at least 1, got "0"'],
-    ["dense:in=1,out=2,bais", '--layer dense bais: must be a size of this layer, got "true"; did you mean bias?'],
+    [
+      "dense:in=1,out=2,bais",
+      '--layer dense bais: must be a size of this layer, got "true"; did you mean bias? dense takes in, out, bias',
+    ],
+    ["dense:in=1,width=2", '--layer dense width: must be a size of this layer, got "2"; dense takes in, out, bias'],
+    ["dense:768,3072", '--layer dense: must name its sizes, got "768"; for example dense:in=768,out=3072'],
     ["dense:in=1,in=2,out=2", '--layer dense in: must be given once, got "2"'],
     ["dense:in=1,out=2,bias=maybe", '--layer dense bias: must be true or false, got "maybe"'],
     ["attention:dim=100,heads=3", '--layer attention head_dim: must be a whole number of at least 1, got "nothing"'],

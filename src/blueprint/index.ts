@@ -12,7 +12,7 @@ export {
 export { countModule, countParameters, type ModuleCount, type ParameterCounts } from "./counts.ts";
 export { fusedExperts, type FusedTensor } from "./fused-experts.ts";
 export * as formulas from "./formulas.ts";
-export { countLayer, layerKinds, type LayerCount } from "./layer-spec.ts";
+export { countLayer, layerHelp, type LayerCount } from "./layer-spec.ts";
 export {
   countElements,
   type Init,

@@ -29,16 +29,17 @@ export interface LayerCount extends ModuleCount {
 class Sizes {
   readonly #kind: string;
   readonly #given: Map<string, string>;
-  readonly #read = new Set<string>();
+  readonly #known: readonly string[];
 
-  constructor(kind: string, given: Map<string, string>) {
+  constructor(kind: string, given: Map<string, string>, known: readonly string[]) {
     this.#kind = kind;
     this.#given = given;
+    this.#known = known;
   }
 
   /** A whole number; without a default it must be given. */
   whole(name: string, byDefault?: number, { min = 1, max = Number.MAX_SAFE_INTEGER } = {}): number {
-    const text = this.#take(name);
+    const text = this.#given.get(name);
     if (text === undefined && byDefault !== undefined) return byDefault;
     const value = numberOf(text);
     if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
@@ -47,7 +48,7 @@ class Sizes {
   }
 
   share(name: string): number {
-    const text = this.#take(name);
+    const text = this.#given.get(name);
     const value = numberOf(text);
     if (value >= 0 && value <= 1) return value;
     throw this.#wrong(name, "must be a number from 0 to 1", text);
@@ -58,7 +59,7 @@ class Sizes {
   }
 
   choice<T extends string>(name: string, choices: readonly T[], byDefault: T): T {
-    const text = this.#take(name) ?? byDefault;
+    const text = this.#given.get(name) ?? byDefault;
     const found = choices.find((choice) => choice === text);
     if (found !== undefined) return found;
     throw this.#wrong(name, `must be ${choices.join(" or ")}`, text);
@@ -66,26 +67,57 @@ class Sizes {
 
   /** Names joined by `+`. */
   names(name: string, byDefault: string): string[] {
-    return (this.#take(name) ?? byDefault).split("+");
+    return (this.#given.get(name) ?? byDefault).split("+");
   }
 
-  /** @throws ConfigError for a size that the layer does not have. */
-  finish(): void {
-    const unknown = [...this.#given.keys()].find((name) => !this.#read.has(name));
-    if (unknown === undefined) return;
-    const near = nearest(unknown, this.#read);
-    const cure = near === undefined ? `it has ${[...this.#read].join(", ")}` : `did you mean ${near}?`;
-    throw this.#wrong(unknown, "must be a size of this layer", this.#given.get(unknown), cure);
+  #wrong(name: string, rule: string, got = "nothing"): ConfigError {
+    return new ConfigError(`--layer ${this.#kind} ${name}`, rule, got, sizesText(this.#kind, this.#known));
+  }
+}
+
+/** Hears which sizes a layer asks for. */
+class SizeNames extends Sizes {
+  readonly asked: string[] = [];
+
+  constructor() {
+    super("", new Map(), []);
   }
 
-  #take(name: string): string | undefined {
-    this.#read.add(name);
-    return this.#given.get(name);
+  override whole(name: string): number {
+    return this.#hear(name, 1);
   }
 
-  #wrong(name: string, rule: string, got = "nothing", cure?: string): ConfigError {
-    return new ConfigError(`--layer ${this.#kind} ${name}`, rule, got, cure);
+  override share(name: string): number {
+    return this.#hear(name, 1);
   }
+
+  override flag(name: string, byDefault: boolean): boolean {
+    return this.#hear(name, byDefault);
+  }
+
+  override choice<T extends string>(name: string, _choices: readonly T[], byDefault: T): T {
+    return this.#hear(name, byDefault);
+  }
+
+  override names(name: string, byDefault: string): string[] {
+    return this.#hear(name, byDefault.split("+"));
+  }
+
+  #hear<T>(name: string, value: T): T {
+    this.asked.push(name);
+    return value;
+  }
+}
+
+/** The names of the sizes that a layer reads. */
+function sizeNames(read: (sizes: Sizes) => unknown): string[] {
+  const names = new SizeNames();
+  read(names);
+  return names.asked;
+}
+
+function sizesText(kind: string, names: readonly string[]): string {
+  return `${kind} takes ${names.join(", ")}`;
 }
 
 function numberOf(text: string | undefined): number {
@@ -183,8 +215,13 @@ function lowRank(sizes: Sizes, blueprint: Blueprint, kind: "lora" | "dora"): Add
   return countLowRank(matrices, { rank: sizes.whole("rank"), kind });
 }
 
-export function layerKinds(): string[] {
+function layerKinds(): string[] {
   return [...Object.keys(LAYERS), "mask"];
+}
+
+/** Every kind with its sizes: `dense: in, out, bias`. */
+export function layerHelp(): string[] {
+  return Object.entries({ ...LAYERS, mask: maskSizes }).map(([kind, read]) => `${kind}: ${sizeNames(read).join(", ")}`);
 }
 
 /**
@@ -196,30 +233,39 @@ export function layerKinds(): string[] {
  */
 export function countLayer(spec: string, blueprint?: Blueprint): LayerCount {
   const [kind = "", text = ""] = splitOnce(spec, ":");
-  const sizes = new Sizes(kind, parseSizes(kind, text));
-  if (blueprint !== undefined) return countAddition(kind, sizes, blueprint);
-  if (kind === "mask") return countMask(sizes);
+  if (blueprint !== undefined) return countAddition(kind, text, blueprint);
+  if (kind === "mask") return countMask(readSizes(kind, text, maskSizes));
   if (!Object.hasOwn(LAYERS, kind)) throw unknownLayer(kind, layerKinds());
-  const terms = LAYERS[kind]!(sizes);
-  sizes.finish();
+  const terms = readSizes(kind, text, LAYERS[kind]!);
   return { kind, ...formulas.countTerms(terms), terms: listTerms(terms) };
 }
 
-function countAddition(kind: string, sizes: Sizes, blueprint: Blueprint): LayerCount {
+/** What a layer makes of its sizes. @throws ConfigError for a size that the layer does not have. */
+function readSizes<T>(kind: string, text: string, read: (sizes: Sizes) => T): T {
+  const known = sizeNames(read);
+  const given = parseSizes(kind, text, known);
+  return read(new Sizes(kind, given, known));
+}
+
+function countAddition(kind: string, text: string, blueprint: Blueprint): LayerCount {
   if (!Object.hasOwn(ADDITIONS, kind)) throw unknownLayer(kind, Object.keys(ADDITIONS));
-  const { total, modules } = ADDITIONS[kind]!(sizes, blueprint);
-  sizes.finish();
+  const { total, modules } = readSizes(kind, text, (sizes) => ADDITIONS[kind]!(sizes, blueprint));
   return { kind, total, activated: total, terms: [], modules };
 }
 
-function countMask(sizes: Sizes): LayerCount {
-  const mask = formulas.maskedMatrix({
+type MaskSizes = Parameters<typeof formulas.maskedMatrix>[0];
+
+function maskSizes(sizes: Sizes): MaskSizes {
+  return {
     in: sizes.whole("in"),
     out: sizes.whole("out"),
     density: sizes.share("density"),
     format: sizes.choice("format", ["dense", "csr", "2:4"], "dense"),
-  });
-  sizes.finish();
+  };
+}
+
+function countMask(sizes: MaskSizes): LayerCount {
+  const mask = formulas.maskedMatrix(sizes);
   return { kind: "mask", total: mask.stored, activated: mask.effective, terms: [], mask };
 }
 
@@ -229,14 +275,32 @@ function unknownLayer(kind: string, known: readonly string[]): ConfigError {
   return new ConfigError("--layer", "must be a known layer", kind, cure);
 }
 
-function parseSizes(kind: string, text: string): Map<string, string> {
+function parseSizes(kind: string, text: string, known: readonly string[]): Map<string, string> {
   const sizes = new Map<string, string>();
-  for (const item of text === "" ? [] : text.split(",")) {
+  const items = text === "" ? [] : text.split(",");
+  for (const item of items) {
     const [name = "", value = "true"] = splitOnce(item, "=");
+    checkSize(kind, name, value, { items, known });
     if (sizes.has(name)) throw new ConfigError(`--layer ${kind} ${name}`, "must be given once", value);
     sizes.set(name, value);
   }
   return sizes;
+}
+
+interface Spec {
+  readonly items: readonly string[];
+  readonly known: readonly string[];
+}
+
+function checkSize(kind: string, name: string, value: string, { items, known }: Spec): void {
+  if (known.includes(name)) return;
+  if (Number.isFinite(numberOf(name))) {
+    const named = known.slice(0, items.length).map((size, i) => `${size}=${splitOnce(items[i]!, "=").at(-1)!}`);
+    throw new ConfigError(`--layer ${kind}`, "must name its sizes", name, `for example ${kind}:${named.join(",")}`);
+  }
+  const near = nearest(name, known);
+  const cure = [near === undefined ? [] : `did you mean ${near}?`, sizesText(kind, known)].flat().join(" ");
+  throw new ConfigError(`--layer ${kind} ${name}`, "must be a size of this layer", value, cure);
 }
 
 function splitOnce(text: string, mark: string): string[] {

@@ -10,12 +10,13 @@ import {
   fromHfConfig,
   fromJson,
   preset,
+  presetCure,
   presetNames,
   resolveConfig,
   type ModelConfig,
   type ResolvedConfig,
 } from "../config/index.ts";
-import { ConfigError, FormatError, IoError, nearest, UnsupportedError } from "../core/errors.ts";
+import { ConfigError, FormatError, IoError, UnsupportedError } from "../core/errors.ts";
 import { readText, type GgufValue, type StoredTensor } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
 import { blueprint, type Blueprint } from "./blueprint.ts";
@@ -121,14 +122,8 @@ function opened(name: string, model: ModelConfig, source: ModelSource): OpenedMo
 }
 
 function unknownModel(model: string): ConfigError {
-  const near = nearest(model, presetNames());
-  const cure = near === undefined ? `presets are ${presetNames().join(", ")}` : `did you mean ${near}?`;
-  return new ConfigError(
-    "model",
-    "must be a preset, or the path of a config.json, a checkpoint folder or a .gguf file",
-    model,
-    cure,
-  );
+  const rule = "must be a preset, or the path of a config.json, a checkpoint folder or a .gguf file";
+  return new ConfigError("model", rule, model, presetCure(model));
 }
 
 function refusePickle(path: string): void {

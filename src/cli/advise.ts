@@ -7,6 +7,7 @@ import {
   pathOf,
   presetNames,
   resolveConfig,
+  settingOf,
   type ResolvedConfig,
   type Value,
 } from "../config/index.ts";
@@ -16,7 +17,7 @@ import { nodeFiles } from "../formats/node.ts";
 import { advise, chosenAdvice, findScene, harmfulSettings, parseMetrics, SCENES, SYMPTOMS } from "../tune/index.ts";
 import type { Advice, Report, Scene, Symptom } from "../tune/index.ts";
 import { assignments, collect, integer } from "./options.ts";
-import { bytes, duration, print, printJson } from "./output.ts";
+import { bytes, duration, print, printJson, snake } from "./output.ts";
 import { editOnDisk, readRunFile } from "./run-files.ts";
 
 interface AdviseOptions extends Partial<Record<Symptom, boolean>> {
@@ -54,13 +55,14 @@ async function run(name: string, options: AdviseOptions): Promise<void> {
   );
   const config = await openBase(name);
   const resolve = (changes: Readonly<Record<string, Value>>): ResolvedConfig => config({ ...overrides, ...changes });
+  checkTogether(options);
   const script = options.script === undefined ? "" : await readText(nodeFiles, options.script);
   const harmful = harmfulSettings(resolve({}), script);
   if (options.scene !== undefined) {
     const scene = findScene(options.scene);
-    await printOrApply({ name, options, resolve, changes: scene.settings, show: () => printScene(scene) });
-    if (options.json === true) printJson({ scene, harmful });
-    return;
+    const { settings: changes, warning } = scene;
+    if (options.apply !== undefined) return apply({ name, options, resolve, changes, warning });
+    return options.json === true ? printJson(snake({ scene, harmful })) : printScene(scene);
   }
   const symptom = chosenSymptom(options);
   if (symptom === undefined) {
@@ -77,9 +79,9 @@ async function run(name: string, options: AdviseOptions): Promise<void> {
   });
   if (options.apply !== undefined) {
     const { changes } = chosenAdvice(report, options.apply === true ? 1 : options.apply);
-    return printOrApply({ name, options, resolve, changes, show: () => undefined });
+    return apply({ name, options, resolve, changes });
   }
-  if (options.json === true) return printJson({ ...report, harmful });
+  if (options.json === true) return printJson(snake({ ...report, harmful }));
   printReport(report);
   printHarmful(harmful, false);
 }
@@ -96,26 +98,58 @@ function chosenSymptom(options: AdviseOptions): Symptom | undefined {
   throw new ConfigError("advise", "takes one symptom at a time", given.map((symptom) => `--${symptom}`).join(" "));
 }
 
+/** The symptoms that read a file of observations. */
+const READ_BY = { metrics: ["slow", "quality"], sample: ["repetition"] } as const satisfies Record<
+  string,
+  readonly Symptom[]
+>;
+
+/** @throws ConfigError for options of which one would be passed over. */
+function checkTogether(options: AdviseOptions): void {
+  const symptom = chosenSymptom(options);
+  if (options.scene !== undefined && symptom !== undefined) {
+    throw new ConfigError("--scene", "must not stand with a symptom", `--${symptom}`, "ask for one after the other");
+  }
+  for (const [option, readers] of Object.entries(READ_BY)) {
+    if (options[option as keyof typeof READ_BY] === undefined) continue;
+    if (readers.some((reader) => reader === symptom)) continue;
+    const wanted = readers.map((reader) => `--${reader}`).join(" or ");
+    throw new ConfigError(`--${option}`, `must stand with ${wanted}, which read it`, symptom && `--${symptom}`);
+  }
+  if (options.apply !== undefined && options.scene === undefined && symptom === undefined) {
+    throw new ConfigError("--apply", "must stand with a symptom or a --scene, whose settings it writes");
+  }
+}
+
 interface Application {
   readonly name: string;
   readonly options: AdviseOptions;
   readonly resolve: (changes: Readonly<Record<string, Value>>) => ResolvedConfig;
   readonly changes: Readonly<Record<string, Value>>;
-  readonly show: () => void;
+  readonly warning?: string | undefined;
 }
 
-/** With --apply the run file is edited and the difference printed; without, only shown. */
-async function printOrApply({ name, options, resolve, changes, show }: Application): Promise<void> {
-  if (options.apply === undefined) return options.json === true ? undefined : show();
+/** Edits the run file; every setting that was written is printed, and what follows from it. */
+async function apply({ name, options, resolve, changes, warning }: Application): Promise<void> {
   if (presetNames().includes(name)) {
     throw new ConfigError("--apply", "needs a run file to write to", name, `begin one: extends: ${name}`);
   }
-  const differences = diffConfigs(resolve({}), resolve(changes));
+  const before = resolve({});
+  const differences = diffConfigs(before, resolve(changes));
+  const unchanged = Object.keys(changes)
+    .map((path) => ({ path, parameter: findParameter(path) }))
+    .filter(({ path }) => !differences.some((difference) => difference.path === path))
+    .map(({ path, parameter }) => ({ path, value: settingOf(before, parameter) }));
   await editOnDisk(name, changes);
-  if (options.json === true) return printJson({ file: name, changes: differences });
-  for (const { path, before, after } of differences) {
-    print(`${name}: ${path} ${JSON.stringify(before)} → ${JSON.stringify(after)}`);
+  if (options.json === true) {
+    return printJson({ file: name, changes: differences, unchanged, ...(warning === undefined ? {} : { warning }) });
   }
+  for (const { path, before: old, after } of differences) {
+    const origin = path in changes ? "" : " (follows)";
+    print(`${name}: ${path} ${JSON.stringify(old)} → ${JSON.stringify(after)}${origin}`);
+  }
+  for (const { path, value } of unchanged) print(`${name}: ${path} ${JSON.stringify(value)}, as it was`);
+  if (warning !== undefined) print(`warning: ${warning}`);
 }
 
 function printScene({ name, settings, source, warning }: Scene): void {
@@ -124,31 +158,61 @@ function printScene({ name, settings, source, warning }: Scene): void {
   if (warning !== undefined) print(`warning: ${warning}`);
 }
 
-function printReport({ now, steps, advice, refused }: Report): void {
+function printReport({ symptom, job, now, remark, steps, advice, refused }: Report): void {
   const room = now.memoryBytes <= now.limitBytes ? "fits" : "does not fit";
-  print(`predicted: ${bytes(now.memoryBytes)} on the fullest device of ${bytes(now.limitBytes)} usable: ${room}`);
-  print(
-    `           ${now.stepSec < 1 ? `${(1000 * now.stepSec).toFixed(1)} ms` : duration(now.stepSec)} a step, ${Math.round(now.tokensPerSec).toLocaleString("en")} tokens/s`,
-  );
+  print(`predicted for ${jobText(job)}:`);
+  print(`  ${bytes(now.memoryBytes)} on the fullest device of ${bytes(now.limitBytes)} usable: ${room}`);
+  print(`  ${stepTime(now.stepSec)} a step, ${Math.round(now.tokensPerSec).toLocaleString("en")} tokens/s`);
+  if (remark !== null) print(remark);
   for (const { ask, answer } of steps) print(`${answer ? "yes" : "no "}  ${ask}`);
   print("");
-  advice.forEach((item, i) => printAdvice(item, i + 1, now.stepSec));
+  advice.forEach((item, i) => printAdvice(item, i + 1, now, symptom));
   if (advice.length === 0) print("nothing that this tree knows would help");
   for (const { name, reason } of refused) print(`not here: ${name}: ${reason}`);
   print("apply one at a time: fathom advise FILE … --apply N, then look again");
 }
 
-function printAdvice(item: Advice, number: number, stepSec: number): void {
+function jobText({ device, devices, microBatchSize, isMicroBatchAssumed }: Report["job"]): string {
+  const assumed = isMicroBatchAssumed ? " (assumed: training.micro_batch_size is not set)" : "";
+  return `${devices} × ${device}, micro-batch ${microBatchSize}${assumed}`;
+}
+
+function stepTime(seconds: number): string {
+  if (seconds < 1) return `${(1000 * seconds).toFixed(1)} ms`;
+  return seconds < 60 ? `${seconds.toFixed(2)} s` : duration(seconds);
+}
+
+function printAdvice(item: Advice, number: number, now: Report["now"], symptom: Symptom): void {
   print(`${number}. ${item.name} (${item.kind})`);
   const changes = Object.entries(item.changes).map(([path, value]) => `${path}=${JSON.stringify(value)}`);
   if (changes.length > 0) {
-    const memory = item.savedBytes >= 0 ? `saves ${bytes(item.savedBytes)}` : `takes ${bytes(-item.savedBytes)} more`;
-    const time = (100 * item.stepSecAdded) / stepSec;
     print(`   ${changes.join(" ")}`);
-    print(`   ${memory}; a step takes ${time >= 0 ? "+" : "−"}${Math.abs(time).toFixed(1)} % of the time`);
+    const effects = effectsOf(item, now, symptom);
+    if (effects.length > 0) print(`   ${effects.join("; ")}`);
     if (item.kind === "new model") print("   makes a new model: it is trained from the start");
   }
   print(`   ${item.why} [${item.source}]`);
+}
+
+/** What the planner predicts of a change, without what stays. */
+function effectsOf(item: Advice, now: Report["now"], symptom: Symptom): string[] {
+  const { savedBytes, stepSecAdded, runSecAdded, overBytes } = item;
+  const step = changeText(stepSecAdded / now.stepSec);
+  const run = changeText(runSecAdded / now.runSec);
+  const fits = overBytes > 0 ? `still ${bytes(overBytes)} over` : "then fits";
+  return [
+    savedBytes > 0 ? `saves ${bytes(savedBytes)}` : "",
+    savedBytes < 0 ? `takes ${bytes(-savedBytes)} more` : "",
+    symptom === "oom" || symptom === "slow" ? fits : "",
+    step === "" ? "" : `a step takes ${step} time`,
+    step === "" && run !== "" ? `the run takes ${run} time` : "",
+  ].filter((text) => text !== "");
+}
+
+/** `6.5 % less`; empty for what rounds to nothing. */
+function changeText(share: number): string {
+  const percent = Math.abs(100 * share).toFixed(1);
+  return percent === "0.0" ? "" : `${percent} % ${share > 0 ? "more" : "less"}`;
 }
 
 function printHarmful(harmful: readonly { name: string; warning: string }[], isAll: boolean): void {

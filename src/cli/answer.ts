@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { checkRuns, resolveConfig, toJson, type GenerationConfig, type ResolvedConfig } from "../config/index.ts";
 import type { Engine, GenerationEnd } from "../infer/index.ts";
 import { collect, integer, number } from "./options.ts";
+import { parseBytes } from "./plan-local.ts";
 
 export interface AnswerOptions {
   readonly model: string;
@@ -18,13 +19,14 @@ export interface AnswerOptions {
   readonly seed?: number;
   readonly stop?: string[];
   readonly threads?: number;
+  readonly memoryLimit?: number;
   readonly json?: boolean;
 }
 
 /** Adds the options of `AnswerOptions` to a verb. */
 export function answerOptions(verb: Command): Command {
   return verb
-    .requiredOption("--model <dir>", "a run folder, a checkpoint, or a Hugging Face model folder")
+    .requiredOption("--model <path>", "a run folder, a checkpoint, a Hugging Face model folder, or a .gguf file")
     .option("--system <text>", "what the model is told before the conversation")
     .option("--chat-template <name>", "deepseek-v3 and the like, or checkpoint for the model's own Jinja")
     .option("--thinking", "let the model think before it answers, where it can do both")
@@ -39,7 +41,12 @@ export function answerOptions(verb: Command): Command {
     )
     .option("--seed <s>", "seed of the draw", integer("--seed", 0))
     .option("--stop <text>", "end before this text; may be given several times", collect)
-    .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1));
+    .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
+    .option(
+      "--memory-limit <size>",
+      "refuse weights that take more (default: what is available); 4 bytes a weight for F32 and F16, 2 for other types",
+      (text) => parseBytes("--memory-limit", text),
+    );
 }
 
 /** The model's own generation settings with those of the flags laid over them. */

@@ -18,9 +18,10 @@ export function chatCommand(): Command {
 
 async function chat(options: AnswerOptions): Promise<void> {
   using backend = openBackend(options);
-  using engine = await openEngine({ folder: options.model, backend, now: () => performance.now() });
+  const { model: folder, memoryLimit } = options;
+  using engine = await openEngine({ folder, backend, now: () => performance.now(), memoryLimit });
   const settings = generationSettings(engine.settings, options);
-  const { chatTemplate: template, system, thinking = false, model: folder, json = false } = options;
+  const { chatTemplate: template, system, thinking = false, json = false } = options;
   const conversation = await Conversation.open({ engine, folder, template, system, thinking });
   if (process.stdin.isTTY) {
     process.stderr.write(`template ${conversation.template}; Ctrl-C ends an answer, Ctrl-D the conversation\n`);

@@ -67,7 +67,65 @@ test("config check says what a file is, what acts and what can run", async () =>
         reason: "schedule is cosine; only wsd ends in a decay",
       },
     ],
+    not_checked: [expect.stringContaining("memory") as string, expect.stringContaining("data") as string],
   });
+});
+
+test("config check names every wrong setting at once", async () => {
+  const path = await file("extends: tiny\ntraining:\n  lr: -1\n  stepps: 3\nmodel:\n  dim: wide\n");
+  await expect(config("check", path)).rejects.toThrow(`${path}: must have no wrong setting, got 3`);
+  expect(output).toContain(`${path}:3:3 training.lr: must be a number`);
+  expect(output).toContain(`${path}:4:3 training.stepps: must be a known parameter; did you mean steps?`);
+  expect(output).toContain(`${path}:6:3 model.dim: must be a whole number`);
+});
+
+test("config check refuses a device that is in no table, notes an empty file and says what it leaves out", async () => {
+  await expect(config("check", await file("hardware: {device: h880}\n"))).rejects.toThrow("did you mean h800?");
+  await config("check", await file(""));
+  expect(output).toContain("note: the file is empty");
+  expect(output).toContain("not checked: memory and speed: see fathom plan");
+});
+
+test("config show lists what the file gives, also where it is the default", async () => {
+  await config("show", await file(`${RUN}  beta1: 0.9\n`));
+  expect(output).toMatch(/training\.beta1 +0\.9 +given as training\.beta1 \(the default\)/);
+  expect(output).toMatch(/training\.lr +0\.003 +given as training\.learning_rate\n/);
+});
+
+test("a name that is neither a file nor a preset suggests presets", async () => {
+  await expect(config("show", "nosuch")).rejects.toThrow(
+    'must be a run file or a preset, got "nosuch"; choose one of nano',
+  );
+  await expect(config("show", "deepseekv3")).rejects.toThrow("did you mean deepseek-v3?");
+  await expect(config("show", "DeepSeek-V3")).rejects.toThrow("did you mean deepseek-v3?");
+  await expect(config("show", "deepseek-v4")).rejects.toThrow("did you mean deepseek-v4-flash or deepseek-v4-pro?");
+});
+
+test("config set blames itself for a pair without a value", async () => {
+  const path = await file(RUN);
+  await expect(config("set", path, "training.lr")).rejects.toThrow(
+    `config set ${path}: must be key=value, got "training.lr"`,
+  );
+});
+
+test.each([
+  ["HiddenSizee", "did you mean hidden_size?"],
+  ["qk rope", "did you mean qk_rope_head_dim?"],
+  ["warmup", "did you mean warmup_steps or warmup_ratio?"],
+  ["clip", "grad_clip"],
+  ["", "parameter: must be a name"],
+])("explain suggests what %j may mean", async (spelling, expected) => {
+  await expect(explain(spelling)).rejects.toThrow(expected);
+});
+
+test("explain tries legal values only and rounds to whole percents from a hundred on", async () => {
+  await explain("tp", "--model", "tiny", "--json");
+  const { influence } = JSON.parse(output) as { influence: { trials: { value: number }[] } };
+  expect(influence.trials.map(({ value }) => value)).toEqual([2]);
+  output = "";
+  await explain("HiddenSize");
+  expect(output).toContain("training FLOPs/token");
+  expect(output).not.toMatch(/e\+\d/);
 });
 
 test("config check refuses a layout that breaks an identity of the planner", async () => {

@@ -7,18 +7,21 @@ import {
   configHash,
   diffConfigs,
   idleSettings,
+  listParameters,
   pathOf,
+  presetNames,
   printConfig,
   settingOf,
   toJson,
   type ResolvedConfig,
 } from "../config/index.ts";
 import { blueprint } from "../blueprint/index.ts";
-import { FathomError } from "../core/errors.ts";
+import { ConfigError, FathomError } from "../core/errors.ts";
 import { checkLayout, configuredLayout, modelShape, worldSize } from "../planner/index.ts";
+import { userDevice } from "./hardware-file.ts";
 import { assignments, collect } from "./options.ts";
 import { print, printJson } from "./output.ts";
-import { editOnDisk, openConfig } from "./run-files.ts";
+import { editOnDisk, openConfig, readRunFile } from "./run-files.ts";
 
 interface ConfigOptions {
   readonly set?: string[];
@@ -74,28 +77,58 @@ async function show(file: string, options: ConfigOptions): Promise<void> {
   print(`hash ${configHash(config)}`);
 }
 
+/** What differs from the defaults, and what was given all the same. */
 function printChanged(config: ResolvedConfig): void {
-  const changed = changedSettings(config).map((parameter) => ({ path: pathOf(parameter), parameter }));
+  const differing = new Set(changedSettings(config).map(pathOf));
+  const changed = listParameters()
+    .map((parameter) => ({ path: pathOf(parameter), parameter }))
+    .filter(({ path }) => differing.has(path) || config.why[path]!.startsWith("given as "));
   const width = Math.max(0, ...changed.map(({ path }) => path.length));
   for (const { path, parameter } of changed) {
-    print(`${path.padEnd(width)}  ${JSON.stringify(settingOf(config, parameter)).padEnd(12)}  ${config.why[path]!}`);
+    const value = JSON.stringify(settingOf(config, parameter)).padEnd(12);
+    print(`${path.padEnd(width)}  ${value}  ${config.why[path]!}${differing.has(path) ? "" : " (the default)"}`);
   }
 }
 
 /** What there is to say against a configuration beyond what is wrong with it. */
 async function check(file: string, options: ConfigOptions): Promise<void> {
+  const isPreset = presetNames().includes(file);
+  const isEmpty = isPreset ? false : await checkSettings(file, options.json === true);
   const config = await openConfig(file, assignments(options.set ?? []));
+  await userDevice(config.hardware.device);
   const layout = configuredLayout(config);
   checkLayout(layout, modelShape(blueprint(config.model)), worldSize(layout));
   const train = refusal(config, "train");
   const generate = refusal(config, "generate");
   const unused = idleSettings(config, "train");
   const hash = configHash(config);
-  if (options.json === true) return printJson({ file, hash, train, generate, unused });
+  if (options.json === true) return printJson({ file, hash, train, generate, unused, not_checked: NOT_CHECKED });
   print(`${file}: every setting is known and legal, and they fit together; hash ${hash}`);
+  if (isEmpty) print("note: the file is empty, so every setting is at its default");
   for (const { path, value, reason } of unused) print(`note: ${path} = ${JSON.stringify(value)}: ${reason}`);
   print(train === null ? "fathom train can run it" : `fathom train cannot run it: ${train}`);
   if (generate !== null) print(`fathom generate cannot run it: ${generate}`);
+  for (const what of NOT_CHECKED) print(`not checked: ${what}`);
+}
+
+const NOT_CHECKED = [
+  "memory and speed: see fathom plan",
+  "data, tokenizer and checkpoint files: opened when they are used",
+];
+
+/**
+ * Whether the run file is empty.
+ * @throws ConfigError when several settings are wrong, after all of them are printed; one alone is found later.
+ */
+async function checkSettings(file: string, json: boolean): Promise<boolean> {
+  const run = await readRunFile(file);
+  const problems = run.problems();
+  if (problems.length > 1) {
+    if (json) printJson({ file, errors: problems.map(({ message }) => message) });
+    else for (const { message } of problems) print(message);
+    throw new ConfigError(file, "must have no wrong setting", problems.length, "correct those above");
+  }
+  return run.isEmpty;
 }
 
 function refusal(config: ResolvedConfig, verb: "train" | "generate"): string | null {
@@ -120,5 +153,5 @@ async function diff(a: string, b: string, { json = false }: ConfigOptions): Prom
 }
 
 async function set(path: string, pairs: readonly string[]): Promise<void> {
-  await editOnDisk(path, assignments(pairs));
+  await editOnDisk(path, assignments(pairs, `config set ${path}`));
 }

@@ -25,7 +25,7 @@ const CHECKPOINT = "checkpoint";
 
 interface ConversationOptions {
   readonly engine: Engine;
-  /** A run folder, a checkpoint, or a Hugging Face model folder. */
+  /** A run folder, a checkpoint, a Hugging Face model folder, or a .gguf file. */
   readonly folder: string;
   /** A name, or `checkpoint` for the model's own Jinja; by default that of the model's family. */
   readonly template: string | undefined;

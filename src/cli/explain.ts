@@ -4,6 +4,7 @@ import { Command } from "commander";
 import {
   describeParameter,
   findParameter,
+  isInRange,
   parametersByLayer,
   presetNames,
   rowOf,
@@ -14,7 +15,7 @@ import {
   type Value,
 } from "../config/index.ts";
 import type { Costs, Influence, Trial } from "../planner/index.ts";
-import { bytes, print, printJson, short } from "./output.ts";
+import { bytes, print, printJson, short, snake } from "./output.ts";
 
 interface ExplainOptions {
   readonly model: string;
@@ -38,13 +39,16 @@ export function explainCommand(): Command {
 }
 
 async function explain(spelling: string | undefined, { model, json = false }: ExplainOptions): Promise<void> {
-  if (spelling === undefined) return json ? printJson(listing()) : printListing();
+  if (spelling === undefined) return json ? printJson(snake(listing())) : printListing();
   const parameter = findParameter(spelling);
   const facts = describeParameter(parameter);
   // The planner is not needed for the list.
   const { parameterInfluence } = await import("../planner/index.ts");
-  const influence = parameterInfluence(await baseOf(model), parameter);
-  if (json) printJson({ ...facts, influence: { model, ...influence } });
+  const { now, trials } = parameterInfluence(await baseOf(model), parameter);
+  const bounds = rowOf(parameter);
+  const isTried = ({ value }: Trial): boolean => typeof value !== "number" || isInRange(bounds, value);
+  const influence = { now, trials: trials.filter(isTried) };
+  if (json) printJson(snake({ ...facts, influence: { model, ...influence } }));
   else printParameter(facts, influence, model);
 }
 
@@ -162,7 +166,7 @@ const COLUMNS: readonly (readonly [keyof Costs, string, (value: number) => strin
   ["activated", "active", grouped],
   ["trainingBytes", "training", bytes],
   ["kvBytesPerToken", "KV/token", (value) => `${grouped(value)} B`],
-  ["flopsPerToken", "FLOPs/token", short],
+  ["flopsPerToken", "training FLOPs/token", short],
 ];
 
 /** 671026419200 → "671,026,419,200". */
@@ -218,5 +222,5 @@ function row(trial: Trial, base: Costs): string[] {
 
 function percent(change: number): string {
   const value = 100 * change;
-  return `${value >= 100 ? value.toFixed(0) : value.toPrecision(2)} %`;
+  return `${value >= 99.5 ? value.toFixed(0) : value.toPrecision(2)} %`;
 }

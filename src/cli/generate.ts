@@ -22,9 +22,10 @@ export function generateCommand(): Command {
 
 async function generate(options: GenerateOptions): Promise<void> {
   using backend = openBackend(options);
-  using engine = await openEngine({ folder: options.model, backend, now: () => performance.now() });
+  const { model: folder, memoryLimit } = options;
+  using engine = await openEngine({ folder, backend, now: () => performance.now(), memoryLimit });
   const settings = generationSettings(engine.settings, options);
-  const { chatTemplate: template, system, thinking = false, model: folder, json = false } = options;
+  const { chatTemplate: template, system, thinking = false, json = false } = options;
   if (template !== undefined || system !== undefined || thinking) {
     const conversation = await Conversation.open({ engine, folder, template, system, thinking });
     const printer = createPrinter(process.stdout);

@@ -134,7 +134,7 @@ describe("fathom inspect", () => {
     await writeSafetensors(nodeFiles, inFolder("lone.safetensors"), [source]);
     const text = await inspect(inFolder("lone.safetensors"));
     expect(text).toContain("a\\u001b[2Jb");
-    expect(text).toContain("not compared with a model (model: must be a model");
+    expect(text).toContain("not compared with a model: one .safetensors file does not say of which it is");
   });
 
   test("--json is one document with every tensor and its place", async () => {
@@ -175,10 +175,10 @@ describe("fathom inspect", () => {
 
   test("what has no tensors is refused", async () => {
     expect(await refusal("deepseek-v3")).toMatchInlineSnapshot(
-      `"checkpoint: must be a folder, a .safetensors or a .gguf file with tensors, got "deepseek-v3"; fathom params counts a model without its weights"`,
+      `"checkpoint: must be the path of a folder, a .safetensors or a .gguf file with tensors, got "deepseek-v3"; a preset has no file; fathom params counts a model without its weights"`,
     );
     expect(await refusal("nowhere.safetensors")).toMatchInlineSnapshot(
-      `"model: must be a preset, or the path of a config.json, a checkpoint folder or a .gguf file, got "nowhere.safetensors"; presets are nano, tiny, lite-slice, deepseek-llm-7b, deepseek-llm-67b, deepseek-moe-16b, deepseek-v2-lite, deepseek-v2, deepseek-v2.5, deepseek-coder-v2, deepseek-v3, deepseek-r1, deepseek-v3.1, deepseek-v3.2, deepseek-v4-flash, deepseek-v4-pro, deepseek-vl2-tiny, deepseek-vl2-small, deepseek-vl2-base, llama2-7b, bert-base"`,
+      `"checkpoint: must be the path of a folder, a .safetensors or a .gguf file with tensors, got "nowhere.safetensors"; no such file or folder"`,
     );
     fs.writeFileSync(inFolder("weights.bin"), "");
     expect(await refusal(inFolder("weights.bin"))).toContain("must not be a pickle");

@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { Command } from "commander";
 import { countElements, type TensorCheck } from "../blueprint/index.ts";
 import { checkStored, readModel } from "../blueprint/node.ts";
+import { presetNames } from "../config/index.ts";
 import { ConfigError, FathomError, FormatError } from "../core/errors.ts";
 import type { GgufValue, StoredTensor } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
@@ -51,20 +52,35 @@ async function inspect(path: string, options: InspectOptions): Promise<void> {
 
 /** A checkpoint of a known model is checked; of any other the headers are shown with the reason. */
 async function read(path: string): Promise<Inspected> {
+  const rule = "must be the path of a folder, a .safetensors or a .gguf file with tensors";
+  if (presetNames().includes(path)) {
+    const cure = "a preset has no file; fathom params counts a model without its weights";
+    throw new ConfigError("checkpoint", rule, path, cure);
+  }
+  if (!(await exists(path))) throw new ConfigError("checkpoint", rule, path, "no such file or folder");
   let opened: Awaited<ReturnType<typeof readModel>>;
   try {
     opened = await readModel(path);
   } catch (error) {
     if (!(error instanceof FathomError) || error instanceof FormatError || !(await hasTensors(path))) throw error;
-    return readUnknown(path, error.message);
+    return readUnknown(path, path.endsWith(".safetensors") ? NO_CONFIG : error.message);
   }
   const { name, source } = opened;
   if (source.kind === "preset" || source.kind === "config") {
     const cure = "fathom params counts a model without its weights";
-    throw new ConfigError("checkpoint", "must be a folder, a .safetensors or a .gguf file with tensors", path, cure);
+    throw new ConfigError("checkpoint", rule, path, cure);
   }
   const format = source.kind === "gguf" ? "gguf" : "safetensors";
   return { name, format, tensors: source.tensors, metadata: source.metadata, check: checkStored(opened)! };
+}
+
+const NO_CONFIG = "one .safetensors file does not say of which it is; inspect the folder with its config.json";
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function hasTensors(path: string): Promise<boolean> {
@@ -198,7 +214,7 @@ function rangeOf(names: readonly string[]): string {
 const MOST_NAMES = 20;
 
 function checkLines(check: TensorCheck | string): string[] {
-  if (typeof check === "string") return [`not compared with a model (${check})`];
+  if (typeof check === "string") return [`not compared with a model: ${check}`];
   const { missing, unexpected, mismatched } = check;
   if (missing.length + unexpected.length + mismatched.length === 0)
     return ["every tensor of the model is there, and no other"];

@@ -2,6 +2,7 @@
 
 import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
+import type { Command } from "commander";
 import { ConfigError } from "../core/errors.ts";
 import { createNativeBackend, type NativeBackend } from "../kernels/node.ts";
 
@@ -47,14 +48,14 @@ export function collect(text: string, before: string[] = []): string[] {
 }
 
 /** `key=value` pairs; values are JSON where they parse as such, else text. */
-export function assignments(pairs: readonly string[]): Record<string, unknown> {
+export function assignments(pairs: readonly string[], place = "--set"): Record<string, unknown> {
   return Object.fromEntries(
     pairs.map((pair) => {
       const at = pair.indexOf("=");
-      if (at <= 0) throw new ConfigError("--set", "must be key=value", pair, "for example --set lr=1e-3");
+      if (at <= 0) throw new ConfigError(place, "must be key=value", pair, `for example ${place} lr=1e-3`);
       const value = parseValue(pair.slice(at + 1));
       if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-        throw new ConfigError("--set", "must give one value or a list", pair, "for example --set training.lr=1e-3");
+        throw new ConfigError(place, "must give one value or a list", pair, `for example ${place} training.lr=1e-3`);
       }
       return [pair.slice(0, at), value];
     }),
@@ -66,6 +67,29 @@ function parseValue(text: string): unknown {
     return JSON.parse(text) as unknown;
   } catch {
     return text;
+  }
+}
+
+/** Whether the command line itself gives an option, named as commander does (`lossChunks`); a default does not count. */
+export function isGiven(command: Command, option: string): boolean {
+  return command.getOptionValueSource(option) === "cli";
+}
+
+/** How an option is written: `lossChunks` → `--loss-chunks`. */
+export function flagOf(command: Command, option: string): string {
+  return command.options.find((known) => known.attributeName() === option)?.long ?? `--${option}`;
+}
+
+/**
+ * Refuses options that would be passed over.
+ *
+ * @param partners - options that act only with another one: `{ stage: "ledger" }`.
+ * @throws ConfigError for the first that stands alone.
+ */
+export function checkPartners(command: Command, partners: Readonly<Record<string, string>>): void {
+  for (const [option, partner] of Object.entries(partners)) {
+    if (!isGiven(command, option) || isGiven(command, partner)) continue;
+    throw new ConfigError(flagOf(command, option), `acts only with ${flagOf(command, partner)}`);
   }
 }
 

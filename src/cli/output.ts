@@ -1,5 +1,7 @@
 /** What commands print: results on stdout, progress and notices on stderr, JSON when asked. */
 
+import { toSnakeCase } from "../config/index.ts";
+
 const MIN_REDRAW_MS = 100;
 const PLAIN_EVERY_MS = 5000;
 
@@ -45,6 +47,18 @@ export class ProgressLine {
 /** One JSON document on a line of stdout. */
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
+}
+
+/** An object for JSON: keys in snake_case all the way down, in lists too. */
+export function snake(value: object): object {
+  if (Array.isArray(value)) return value.map(snakeWithin);
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]: [string, unknown]) => [toSnakeCase(key), snakeWithin(child)]),
+  );
+}
+
+function snakeWithin(value: unknown): unknown {
+  return typeof value === "object" && value !== null ? snake(value) : value;
 }
 
 export function print(text: string): void {

@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { paramsCommand } from "./params.ts";
 
@@ -149,6 +152,19 @@ describe("fathom params", () => {
   });
 });
 
+describe("a run file", () => {
+  test("is counted as its preset with its model section and --set over it", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "fathom-params-"));
+    const path = join(folder, "child.yaml");
+    await writeFile(path, "extends: nano\nmodel: {n_layers: 5}\n");
+    const total = async (...words: string[]) =>
+      (JSON.parse(await params(...words, "--json")) as { total: number }).total;
+    expect(await total(path)).toBe(await total("nano", "--set", "n_layers=5"));
+    expect(await total(path, "--set", "dim=96")).toBe(await total("nano", "--set", "n_layers=5", "--set", "dim=96"));
+    await rm(folder, { recursive: true });
+  });
+});
+
 describe("what cannot be counted is refused", () => {
   test.each([
     [
@@ -171,6 +187,12 @@ describe("what cannot be counted is refused", () => {
       ["deepseek-v3", "--set", "vocab_size=1e15"],
       "shape [1000000000000000, 7168]: must stay below 2^53, up to which every count is exact, got 7168000000000000000; choose smaller sizes",
     ],
+    [
+      ["deepseek-v2", "--compare", "article"],
+      "--compare article: must stand with a model of 671 B parameters, got 235741434880",
+    ],
+    [["deepseek-v4"], "did you mean deepseek-v4-flash or deepseek-v4-pro?"],
+    [["deepseekv3"], "did you mean deepseek-v3?"],
     [["deepseek-v3", "--set", "hidden_sise=1"], "hidden_sise: must be a known parameter; did you mean hidden_size?"],
     [
       ["deepseek-v3", "--layer", "dense:in=1,out=2"],

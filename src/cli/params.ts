@@ -6,7 +6,7 @@ import {
   compareWithArticle,
   countHeaders,
   countLayer,
-  layerKinds,
+  layerHelp,
   reportParameters,
   type Blueprint,
   type LayerCount,
@@ -15,7 +15,7 @@ import {
   type ReportDepth,
   type StorageCounts,
 } from "../blueprint/index.ts";
-import { idleSettings, presetNames, resolveConfig } from "../config/index.ts";
+import { idleSettings, presetNames, resolveConfig, type ModelConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { assignments, collect, integer } from "./options.ts";
 import { bytes as largeBytes, print, printJson } from "./output.ts";
@@ -33,7 +33,7 @@ interface ParamsOptions {
 export function paramsCommand(): Command {
   return new Command("params")
     .description("count the parameters of a model, exactly and without its weights")
-    .argument("[model]", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .argument("[model]", "a preset, a run file (.yaml), a config.json, a checkpoint folder or a .gguf file")
     .option("--depth <n>", "1 lists modules, 2 their parts, 3 every parameter", integer("--depth", 1, 3), 1)
     .addOption(
       new Option("--format <format>", "table as plain text or Markdown").choices(["text", "md"]).default("text"),
@@ -41,7 +41,7 @@ export function paramsCommand(): Command {
     .option("--set <key=value>", "change a setting of a preset; may be given several times", collect)
     .option(
       "--layer <spec>",
-      `count one layer, kind:size=n,size=n (${layerKinds().join(", ")}); lora, dora and adapter also over a model`,
+      `count one layer, kind:size=n,size=n (${layerHelp().join("; ")}); lora, dora and adapter also over a model`,
     )
     .addOption(
       new Option("--compare <with>", "an often quoted table of the 671B model beside the truth").choices(["article"]),
@@ -78,14 +78,20 @@ async function open(model: string, { set }: ParamsOptions): Promise<Opened> {
     }
     return { name: model, blueprint: blueprint(config.model) };
   }
+  if (/\.ya?ml$/.test(model)) return { name: model, blueprint: blueprint(await runFileModel(model, set)) };
   if (set !== undefined) {
-    throw new ConfigError("--set", "must change a preset", model, "edit the config.json instead");
+    throw new ConfigError("--set", "must change a preset or a run file", model, "edit the config.json instead");
   }
   const { openModel } = await import("../blueprint/node.ts");
   const { name, blueprint: plan, source } = await openModel(model);
   if (source.kind !== "folder" && source.kind !== "gguf") return { name, blueprint: plan };
   const format = source.kind === "gguf" ? "gguf" : "safetensors";
   return { name, blueprint: plan, stored: { stored: countHeaders(plan, source.tensors, format) } };
+}
+
+async function runFileModel(path: string, set: readonly string[] = []): Promise<ModelConfig> {
+  const { openConfig } = await import("./run-files.ts");
+  return (await openConfig(path, assignments(set))).model;
 }
 
 async function showLayer(spec: string, model: string | undefined, options: ParamsOptions): Promise<void> {

@@ -5,7 +5,7 @@ import { ConfigError } from "../core/errors.ts";
 import { MEMORY_PARTS, summarise, layoutText, type Evaluation } from "../planner/index.ts";
 import { number } from "./options.ts";
 import { print, printJson } from "./output.ts";
-import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
+import { openJob, withSearchOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import { evaluationJson, headJson, percent, size } from "./plan-report.ts";
 import { searchJob } from "./plan-search.ts";
 import { formatTable } from "./table.ts";
@@ -22,8 +22,8 @@ export function compareCommand(): Command {
     .description("the best plans of two models side by side")
     .argument("<a>", "a preset, a config.json, a checkpoint folder or a .gguf file")
     .argument("<b>", "another")
-    .option("--price <amount>", "price of a device for an hour", number("--price", 0), 2);
-  return withJobOptions(compare).action(runCompare);
+    .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2);
+  return withSearchOptions(compare).action(runCompare);
 }
 
 interface Planned {
@@ -31,8 +31,8 @@ interface Planned {
   readonly evaluation: Evaluation;
 }
 
-async function runCompare(a: string, b: string, options: CompareOptions): Promise<void> {
-  const planned = await Promise.all([a, b].map((model) => bestOf(model, options)));
+async function runCompare(a: string, b: string, options: CompareOptions, command: Command): Promise<void> {
+  const planned = await Promise.all([a, b].map((model) => bestOf(model, options, command)));
   if (planned.some(({ evaluation }) => !evaluation.fits)) process.exitCode = NOTHING_FITS;
   if (options.json === true) {
     const plans = planned.map(({ job, evaluation }) => ({
@@ -46,9 +46,9 @@ async function runCompare(a: string, b: string, options: CompareOptions): Promis
   print(formatTable({ head: ["", ...planned.map(({ job }) => job.name)], rows }, "text"));
 }
 
-async function bestOf(model: string, options: CompareOptions): Promise<Planned> {
-  const job = await openJob(model, options);
-  const { best, nearest } = searchJob(job, options);
+async function bestOf(model: string, options: CompareOptions, command: Command): Promise<Planned> {
+  const job = await openJob(model, options, command);
+  const { best, nearest } = searchJob(job, job.options);
   const evaluation = best[0] ?? nearest;
   if (evaluation === undefined) throw new ConfigError("layout", `some layout of ${model} must be legal`, options.gpus);
   return { job, evaluation };

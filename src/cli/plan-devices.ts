@@ -3,8 +3,7 @@
 import { Command } from "commander";
 import { confidenceOf, DEVICES, toDevice, type Device } from "../planner/index.ts";
 import { userDevice, userRows } from "./hardware-file.ts";
-import { print, printJson } from "./output.ts";
-import { snake } from "./plan-report.ts";
+import { print, printJson, snake } from "./output.ts";
 import { formatTable } from "./table.ts";
 
 interface DevicesOptions {
@@ -24,7 +23,7 @@ export function devicesCommand(): Command {
 async function devices(name: string | undefined, { hardware, json = false }: DevicesOptions): Promise<void> {
   const rows =
     name === undefined ? [...(await userRows(hardware)).map(toDevice), ...DEVICES] : [await userDevice(name, hardware)];
-  if (json) return printJson(rows.map(snake));
+  if (json) return printJson(snake(rows));
   print(formatTable({ head: HEAD, rows: rows.map(cellsOf), left: [0, 1] }, "text"));
   if (name !== undefined) print(`\n${rows[0]!.title}: ${rows[0]!.source}`);
 }
@@ -42,7 +41,9 @@ function cellsOf(device: Device): string[] {
     device.kind,
     cell("memory", memoryBytes, 2 ** 30),
     cell("bandwidth", memoryBytesPerSec, 1e12),
-    cell("bf16", peaks.bf16 ?? peaks.fp16, 1e12),
+    peaks.bf16 === undefined && peaks.fp16 !== undefined
+      ? `${cell("fp16", peaks.fp16, 1e12)} fp16`
+      : cell("bf16", peaks.bf16, 1e12),
     cell("fp8", peaks.fp8, 1e12),
     cell("int8", peaks.int8, 1e12),
     cell("fp4", peaks.fp4, 1e12),

@@ -62,6 +62,21 @@ test.each([
   expect(readdirSync(out)).toEqual(expect.arrayContaining([file, "config.json", "PLAN.md", "launch.sh"]));
 });
 
+test("batch, sequence, replicas, schedule and MTP are taken as given", async () => {
+  const degrees = [...["--tp", "1", "--pp", "16", "--ep", "64", "--cp", "1", "--dp", "128"], "--recompute", "full"];
+  const batch = [...["--global-batch", "3840", "--seq", "8192", "--schedule", "1f1b"], "--no-mtp"];
+  const out = await run("deepseek-v3", "--engine", "megatron", "--gpus", "2048xH800", ...degrees, ...batch);
+  const launch = readFileSync(join(out, "launch.sh"), "utf8");
+  expect(launch).toContain("--global-batch-size 3840");
+  expect(launch).toContain("--seq-length 8192");
+  expect(launch).not.toContain("--mtp-num-layers");
+  const page = readFileSync(join(out, "PLAN.md"), "utf8");
+  expect(page).toMatch(/PP16 VP1 CP1 EP64 ETP1 DP128/);
+  expect(page).toMatch(/\| Steps \| \d+, the setting training\.steps; change it with --set steps=N/);
+  expect(page).not.toMatch(/\b1 nodes/);
+  expect(launch).not.toMatch(/\d0{8,}\d/);
+});
+
 test("an unchanged earlier export is replaced; anything else in the folder is left alone", async () => {
   const out = await run(...MEGATRON, "--cluster", "slurm");
   await run(...MEGATRON);
@@ -88,7 +103,7 @@ test.each([
   [
     "what does not fit",
     ["deepseek-v3", "--engine", "megatron", "--gpus", "8xH100", "--set", "batch_size=512"],
-    /needs \d+ bytes/,
+    /needs \d+ bytes.*; \d+\.\d\d GiB \([\d.]+ GB\) of \d+\.\d\d GiB/,
   ],
   ["a size without unit", [...MEGATRON, "--ram", "256"], /--ram: must be a size above 0 with its unit, got "256"/],
 ])("%s is refused and nothing is written", async (_, words, message) => {

@@ -20,7 +20,9 @@ import {
   type ExportRequest,
   type LaunchFile,
   type PinnedLayout,
+  SCHEDULES,
   type Recompute,
+  type Schedule,
 } from "../planner/index.ts";
 import { writeLaunchFolder } from "./launch-folder.ts";
 import { userDevice } from "./hardware-file.ts";
@@ -47,6 +49,11 @@ interface ExportOptions {
   readonly ep?: number;
   readonly etp?: number;
   readonly zero?: number;
+  readonly dp?: number;
+  readonly globalBatch?: number;
+  readonly seq?: number;
+  readonly schedule?: Schedule;
+  readonly mtp: boolean;
   readonly recompute?: Recompute;
   readonly microBatch?: number;
   readonly precision: string;
@@ -94,6 +101,11 @@ export function planExportCommand(): Command {
     .option(...degree("cp"))
     .option(...degree("ep"))
     .option(...degree("etp"))
+    .option(...degree("dp"))
+    .option("--global-batch <n>", "sequences of a step (default: the setting batch_size)", integer("--global-batch", 1))
+    .option("--seq <n>", "tokens of a sequence (default: the setting seq_len)", integer("--seq", 1))
+    .addOption(new Option("--schedule <name>", "pipeline without virtual stages").choices([...SCHEDULES]))
+    .option("--no-mtp", "train without the MTP layers")
     .option("--zero <stage>", "pin the ZeRO stage", integer("--zero", 0, 3))
     .option("--recompute <what>", "pin none, selective, full or first-N (per cent)", recompute)
     .option("--micro-batch <n>", "pin the sequences of one pass", integer("--micro-batch", 1))
@@ -104,7 +116,11 @@ export function planExportCommand(): Command {
     .option("--drafts <n>", "tokens that MTP drafts in a step, for serving", integer("--drafts", 0, 16), 0)
     .option("--no-expert-parallel", "cut every expert instead of dealing them out, for serving")
     .option("--quant <mix>", "GGUF mix, for llama.cpp", "Q4_K_M")
-    .option("--ram <size>", "memory of the machine, for llama.cpp", (text) => parseBytes("--ram", text), 256 * 2 ** 30)
+    .addOption(
+      new Option("--ram <size>", "memory of the machine, for llama.cpp")
+        .argParser((text) => parseBytes("--ram", text))
+        .default(256 * 2 ** 30, "256GiB"),
+    )
     .option("--cpu <name>", "processor whose memory bandwidth is meant, for llama.cpp")
     .option(
       "--ram-bandwidth <GB/s>",
@@ -174,9 +190,12 @@ async function filesFor({ name, model, training }: Opened, options: ExportOption
   };
   switch (engineRow(engine).task) {
     case "train": {
-      const job = { kind: "train", precision: precisionRecipe(options.precision), training } as const;
-      const { batchSize: globalBatchSize, seqLen } = training;
-      return exportFastest({ ...common, job, globalBatchSize, seqLen, pinned: pinned(options) });
+      const { globalBatch: batchSize = training.batchSize, seq: seqLen = training.seqLen, dp, schedule, mtp } = options;
+      const asked = { ...training, batchSize, seqLen, tokensPerStep: batchSize * seqLen };
+      const job = { kind: "train", precision: precisionRecipe(options.precision), training: asked } as const;
+      const trained = mtp ? model : { ...model, nMtpLayers: 0 };
+      const limits = { globalBatchSize: batchSize, seqLen, dp, schedule, pinned: pinned(options) };
+      return exportFastest({ ...common, model: trained, job, ...limits });
     }
     case "serve":
       return exportPlan({ ...common, job: servingJob(count, common, options) });

@@ -11,11 +11,11 @@ import {
   largestFit,
   type FitRow,
 } from "../planner/index.ts";
-import { integer, number } from "./options.ts";
-import { print, printJson } from "./output.ts";
+import { checkPartners, flagOf, integer, isGiven, number } from "./options.ts";
+import { print, printJson, snake } from "./output.ts";
 import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import { parseBytes, planLocalFit, type LocalOptions } from "./plan-local.ts";
-import { headJson, printHead, size, snake } from "./plan-report.ts";
+import { headJson, printHead, size } from "./plan-report.ts";
 import { formatTable } from "./table.ts";
 
 interface FitOptions extends JobOptions, Omit<Partial<LocalOptions>, keyof JobOptions> {
@@ -29,11 +29,11 @@ const NOTHING_FITS = 3;
 export function fitCommand(): Command {
   const fit = new Command("fit")
     .description("the largest batch and sequence that fit; with --vram and --ram, which GGUF mixes run")
-    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .argument("<model>", "a preset, a run file (.yaml), a config.json, a checkpoint folder or a .gguf file")
     .option("--mem <size>", "memory of one device, for example 24GiB (default: the device's)")
     .option("--vram <size>", "memory of the GPU of one machine, for running a GGUF file")
     .option("--ram <size>", "memory of that machine")
-    .option("--gpu <name>", "the GPU whose memory bandwidth is meant")
+    .option("--gpu <name>", "the GPU whose memory bandwidth is meant (default: rtx-4090)")
     .option("--cpu <name>", "the processor whose memory bandwidth is meant")
     .option("--ram-bandwidth <GB/s>", "of the memory, without --cpu", number("--ram-bandwidth", 1))
     .option("--context <tokens>", "tokens of context of a GGUF file", integer("--context", 1))
@@ -42,21 +42,40 @@ export function fitCommand(): Command {
   return withJobOptions(fit).action(runFit);
 }
 
-async function runFit(model: string, options: FitOptions): Promise<void> {
-  if (options.vram !== undefined || options.ram !== undefined) return runLocal(model, options);
-  const opened = await openJob(model, { ...options, globalBatch: options.globalBatch ?? 1 });
+/** Options that `--vram` reads, and whether they act only with it. */
+const READ_WITH_VRAM: Readonly<Record<string, "only" | "too">> = {
+  ...{ gpu: "only", cpu: "only", ramBandwidth: "only", context: "only", quant: "only", imatrix: "only" },
+  ...{ vram: "too", ram: "too", margin: "too", hardware: "too", json: "too" },
+};
+const ONLY_WITH_VRAM = Object.fromEntries(
+  Object.keys(READ_WITH_VRAM)
+    .filter((option) => READ_WITH_VRAM[option] === "only")
+    .map((option) => [option, "vram"]),
+);
+
+async function runFit(model: string, options: FitOptions, command: Command): Promise<void> {
+  if (options.vram !== undefined || options.ram !== undefined) return runLocal(model, options, command);
+  checkPartners(command, ONLY_WITH_VRAM);
+  const opened = await openJob(model, { ...options, globalBatch: 1 }, command);
   const job = options.mem === undefined ? opened : withMemory(opened, parseBytes("--mem", options.mem));
-  const rows = fitRows(job, options);
+  const rows = fitRows(job, { ...options, ...job.options });
   const largest = largestFit(rows);
   if (largest === undefined) process.exitCode = NOTHING_FITS;
   if (options.json !== true) return printFit(job, rows, largest);
   printJson({ ...headJson(job), rows: rows.map(snake), largest: largest === undefined ? null : snake(largest) });
 }
 
-async function runLocal(model: string, { vram, ram, ...options }: FitOptions): Promise<void> {
+async function runLocal(model: string, { vram, ram, ...options }: FitOptions, command: Command): Promise<void> {
   if (vram === undefined || ram === undefined) {
     const rule = "--vram and --ram must be given together";
     throw new ConfigError("plan fit", rule, undefined, "for example --vram 24GiB --ram 256GiB");
+  }
+  const idle = command.options.find(
+    (option) => isGiven(command, option.attributeName()) && !Object.hasOwn(READ_WITH_VRAM, option.attributeName()),
+  );
+  if (idle !== undefined) {
+    const cure = "it is for training; leave it out, or leave out --vram and --ram";
+    throw new ConfigError(flagOf(command, idle.attributeName()), "acts only without --vram", undefined, cure);
   }
   const { name, blueprint } = await openModel(model);
   return planLocalFit(name, blueprint, { ...options, vram, ram });

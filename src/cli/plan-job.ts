@@ -3,9 +3,18 @@
 import { Option, type Command } from "commander";
 import { blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
-import { presetNames, resolveConfig, type TrainingConfig } from "../config/index.ts";
-import { ConfigError } from "../core/errors.ts";
 import {
+  findParameter,
+  idleSettings,
+  pathOf,
+  presetNames,
+  type ModelConfig,
+  type ResolvedConfig,
+  type TrainingConfig,
+} from "../config/index.ts";
+import { ConfigError, nearest } from "../core/errors.ts";
+import {
+  CALIBRATED_ENGINES,
   createTrainingEvaluator,
   DEFAULT_MARGIN,
   efficiencyFor,
@@ -18,13 +27,15 @@ import {
   withoutMtp,
   type Device,
   type ModelShape,
+  type PrecisionRecipe,
   type Recompute,
   type Schedule,
   type TrainingEvaluator,
   type ZeroStage,
 } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
-import { assignments, collect, integer, number } from "./options.ts";
+import { assignments, checkPartners, collect, integer, isGiven, number } from "./options.ts";
+import { openConfig, runFileName } from "./run-files.ts";
 
 export interface JobOptions {
   readonly gpus: string;
@@ -57,13 +68,15 @@ export interface JobOptions {
 const ATTENTION = "attn.wq,attn.wq_a,attn.wq_b,attn.wk,attn.wv,attn.wkv_a,attn.wkv_b,attn.wo";
 const DEGREES = ["tp", "pp", "vp", "cp", "ep", "etp", "dp"] as const;
 
-/** Adds the options of JobOptions. */
+/** Adds the options of JobOptions, without those that say how many sequences there are. */
 export function withJobOptions(command: Command): Command {
   command
-    .option("--gpus <count x name>", "devices, for example 2048xH800 (default: one H100)", "1xH100")
+    .option("--gpus <count x name>", "devices, for example 2048xH800", "1xH100")
     .option("--precision <recipe>", "precision recipe: bf16, fp8, bf16-bf16-moments, …", "bf16")
-    .option("--engine <name>", "engine whose efficiency is assumed: deepseek, megatron, automodel, torchtitan")
-    .option("--global-batch <n>", "sequences of a step (default: the preset's)", integer("--global-batch", 1))
+    .option(
+      "--engine <name>",
+      "engine whose efficiency is taken: deepseek, megatron, automodel, torchtitan (default: none, a general assumption)",
+    )
     .option("--seq <n>", "tokens of a sequence (default: the preset's)", integer("--seq", 1))
     .addOption(new Option("--schedule <name>", "pipeline without virtual stages").choices([...SCHEDULES]))
     .option("--margin <share>", "share of the memory to plan with", number("--margin", 0.01, 1), DEFAULT_MARGIN)
@@ -79,8 +92,14 @@ export function withJobOptions(command: Command): Command {
   return command
     .option("--zero <stage>", "ZeRO stage (default: searched)", integer("--zero", 0, 3))
     .option("--recompute <what>", "none, selective, full or first-N per cent (default: searched)", recomputeSetting)
-    .option("--micro-batch <n>", "sequences of one pass (default: searched)", integer("--micro-batch", 1))
     .option("--json", "one JSON document on stdout");
+}
+
+/** Adds all options of JobOptions. */
+export function withSearchOptions(command: Command): Command {
+  return withJobOptions(command)
+    .option("--global-batch <n>", "sequences of a step (default: the preset's)", integer("--global-batch", 1))
+    .option("--micro-batch <n>", "sequences of one pass (default: searched)", integer("--micro-batch", 1));
 }
 
 /** @throws ConfigError for another word. */
@@ -97,11 +116,44 @@ export interface PlanJob {
   readonly globalBatchSize: number;
   readonly seqLen: number;
   readonly evaluator: TrainingEvaluator;
+  /** The options, with the settings of a run file where none were given. */
+  readonly options: JobOptions;
+  /** What the reader of the plan must know. */
+  readonly notes: readonly string[];
 }
 
-/** @throws ConfigError for a model, device or setting that is not known or missing. */
-export async function openJob(model: string, options: JobOptions): Promise<PlanJob> {
-  const { name, shape: whole, training } = await openShape(model, options.set);
+/** @throws ConfigError for an engine without published run. */
+function checkEngine(engine: string | undefined): void {
+  if (engine === undefined || CALIBRATED_ENGINES.includes(engine)) return;
+  const near = nearest(engine, CALIBRATED_ENGINES);
+  const rule = `must be one of ${CALIBRATED_ENGINES.join(", ")}`;
+  throw new ConfigError("--engine", rule, engine, near === undefined ? undefined : `did you mean ${near}?`);
+}
+
+/** Devices before Ampere have no bf16. */
+function deviceNotes({ title, peaks }: Device, { compute }: PrecisionRecipe): string[] {
+  if (compute !== "bf16" || peaks.bf16 !== undefined || peaks.fp16 === undefined) return [];
+  return [`${title} has no bf16: products are planned at its fp16 peak; --precision fp16 plans fp16 states too`];
+}
+
+/** V3.2 reads the keys that its indexer picks; the planner has no rows for that. */
+function modelNotes({ indexNHeads, indexTopk }: ModelConfig): string[] {
+  if (indexNHeads === 0) return [];
+  const cause = `its indexer leaves ${indexTopk} keys to each query`;
+  return [`planned as dense attention, though ${cause}: beyond that context FLOPs and cache reads are too high`];
+}
+
+/**
+ * @param command - the one that was called; what it gives goes before the settings of a run file.
+ * @throws ConfigError for a model, device or setting that is not known or missing.
+ */
+export async function openJob(model: string, given: JobOptions, command: Command): Promise<PlanJob> {
+  checkPartners(command, { loraTargets: "loraRank", frozen: "loraRank" });
+  const opened = await openShape(model, given.set);
+  const pins = Object.entries(opened.pins).filter(([option]) => !isGiven(command, option));
+  const options: JobOptions = { ...given, ...Object.fromEntries(pins) };
+  const { name, shape: whole, training } = opened;
+  checkEngine(options.engine);
   const { count, name: deviceName } = parseGpus(options.gpus);
   const device = await userDevice(deviceName, options.hardware);
   const world = worldOf(count, options);
@@ -122,7 +174,9 @@ export async function openJob(model: string, options: JobOptions): Promise<PlanJ
   if (globalBatchSize === undefined) {
     throw new ConfigError("--global-batch", "must be given for a model without preset", undefined, "for example 1024");
   }
-  return { name, device, world, evaluator, globalBatchSize, seqLen: options.seq ?? training?.seqLen ?? 4096 };
+  const seqLen = options.seq ?? training?.seqLen ?? 4096;
+  const notes = [...opened.notes, ...deviceNotes(device, recipe)];
+  return { name, device, world, evaluator, globalBatchSize, seqLen, options, notes };
 }
 
 /** Degrees that are all given say how many devices there are; a single name then stands for each of them. */
@@ -135,16 +189,65 @@ interface OpenedShape {
   readonly name: string;
   readonly shape: ModelShape;
   readonly training: TrainingConfig | undefined;
+  readonly notes: readonly string[];
+  /** Settings of a run file or of --set, for options that were not given. */
+  readonly pins: Partial<JobOptions>;
+}
+
+const isRunFile = (model: string): boolean => /\.ya?ml$/i.test(model);
+
+/** Parallel and hardware settings by path, with the options that they stand for. */
+function optionsOf({ parallel, hardware, training }: ResolvedConfig): Readonly<Record<string, Partial<JobOptions>>> {
+  const gpus = { gpus: `${hardware.devices}x${hardware.device}` };
+  return {
+    ...Object.fromEntries(DEGREES.map((name) => [`parallel.${name}`, { [name]: parallel[name] }])),
+    "parallel.zero": { zero: parallel.zero as ZeroStage },
+    "parallel.recompute": { recompute: parallel.recompute },
+    "parallel.pipeline_schedule": { schedule: parallel.pipelineSchedule },
+    "parallel.precision_recipe": { precision: parallel.precisionRecipe },
+    "hardware.memory_margin": { margin: hardware.memoryMargin },
+    "hardware.device": gpus,
+    "hardware.devices": gpus,
+    "training.micro_batch_size": { microBatch: training.microBatchSize },
+  };
+}
+
+/** Of the settings that the file, what it extends or --set gives; the others are searched. */
+function pinsOf(config: ResolvedConfig): Partial<JobOptions> {
+  const given = Object.entries(optionsOf(config)).filter(([path]) => config.why[path]!.startsWith("given"));
+  return Object.assign({}, ...given.map(([, pin]) => pin)) as Partial<JobOptions>;
+}
+
+/** Says which settings of --set do not act on a plan. */
+function warnOfIdle(config: ResolvedConfig, set: Readonly<Record<string, unknown>>): void {
+  const read = new Set([...Object.keys(optionsOf(config)), "training.batch_size", "training.seq_len"]);
+  const reasons = new Map(idleSettings(config, "plan").map(({ path, reason }) => [path, reason]));
+  for (const parameter of Object.keys(set).map((key) => findParameter(key))) {
+    const path = pathOf(parameter);
+    const isRead = parameter.section === "model" || read.has(path);
+    const reason = isRead ? reasons.get(path) : "fathom plan does not use it";
+    if (reason !== undefined) process.stderr.write(`warning: --set ${path} changes nothing: ${reason}\n`);
+  }
 }
 
 async function openShape(model: string, set: readonly string[] = []): Promise<OpenedShape> {
-  if (presetNames().includes(model)) {
-    const { model: settings, training } = resolveConfig(model, assignments(set));
-    return { name: model, shape: modelShape(blueprint(settings)), training };
+  if (presetNames().includes(model) || isRunFile(model)) {
+    const changes = assignments(set);
+    const config = await openConfig(model, changes);
+    warnOfIdle(config, changes);
+    return {
+      name: isRunFile(model) ? runFileName(model) : model,
+      shape: modelShape(blueprint(config.model)),
+      training: config.training,
+      notes: modelNotes(config.model),
+      pins: pinsOf(config),
+    };
   }
-  if (set.length > 0) throw new ConfigError("--set", "must change a preset", model, "edit the config.json instead");
+  if (set.length > 0)
+    throw new ConfigError("--set", "must change a preset or a run file", model, "edit the config.json instead");
   const opened = await openModel(model);
-  return { name: opened.name, shape: modelShape(opened.blueprint), training: undefined };
+  const shape = modelShape(opened.blueprint);
+  return { name: opened.name, shape, training: undefined, notes: modelNotes(opened.model), pins: {} };
 }
 
 /** @throws ConfigError when no matrix has one of the names. */

@@ -4,8 +4,7 @@ import type { Blueprint } from "../blueprint/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { ggufMix, planLocal, planLocalMixes, type LocalPlan } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
-import { bytes, print, printJson } from "./output.ts";
-import { snake } from "./plan-report.ts";
+import { bytes, print, printJson, snake } from "./output.ts";
 import { formatTable } from "./table.ts";
 
 export interface LocalOptions {
@@ -47,7 +46,7 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
       ? planLocalMixes(model, machine, settings)
       : [planLocal(model, ggufMix(options.quant), machine, settings)];
   if (!plans.some(({ fits }) => fits)) process.exitCode = NOTHING_FITS;
-  if (json) return printJson({ model: name, machine: snake(machine), margin, context, mixes: plans.map(snake) });
+  if (json) return printJson(snake({ model: name, machine, margin, context, mixes: plans }));
   const ram = cpu?.title ?? (options.ramBandwidth === undefined ? "two channels of DDR5-5600" : "as given");
   print(`${name} on ${gpu.title}, RAM at ${(machine.ramBytesPerSec / 1e9).toFixed(1)} GB/s (${ram})`);
   print(`${context} tokens of context; ${margin} of ${options.vram} and of ${options.ram} may be used`);

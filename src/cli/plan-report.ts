@@ -11,8 +11,8 @@ import {
   type SearchCounts,
   type TrainingSummary,
 } from "../planner/index.ts";
-import { toSnakeCase } from "../config/index.ts";
-import { print } from "./output.ts";
+import { ConfigError } from "../core/errors.ts";
+import { print, snake } from "./output.ts";
 import type { PlanJob } from "./plan-job.ts";
 import { formatTable } from "./table.ts";
 
@@ -27,8 +27,9 @@ export const percent = (share: number): string => `${(share * 100).toFixed(1)} %
 const digits = (n: number): string => String(n).replaceAll(/\B(?=(\d{3})+$)/g, ",");
 
 /** What is planned, with what is assumed. */
-export function printHead({ name, device, world, globalBatchSize, seqLen, evaluator }: PlanJob): void {
+export function printHead({ name, device, world, globalBatchSize, seqLen, evaluator, notes }: PlanJob): void {
   const { recipe, efficiency, margin, shape } = evaluator.job;
+  const format = device.peaks[recipe.compute] === undefined ? "fp16" : recipe.compute;
   const mtp = shape.nMtpLayers > 0 ? ", MTP trained" : "";
   print(
     `${name} on ${digits(world)} × ${device.title}: train, ${recipe.name}, ${globalBatchSize} × ${seqLen} tokens a step${mtp}`,
@@ -36,8 +37,9 @@ export function printHead({ name, device, world, globalBatchSize, seqLen, evalua
   print(`memory      ${margin} of ${size(device.memoryBytes)} may be planned: ${size(evaluator.limitBytes)}`);
   const kind = efficiency.calibrated ? "calibrated" : "assumed";
   print(
-    `efficiency  ${percent(efficiency.computeShare)} of the dense ${recipe.compute} peak, ${percent(efficiency.hiddenShare)} of communication hidden; ${kind} on ${efficiency.basis}`,
+    `efficiency  ${percent(efficiency.computeShare)} of the dense ${format} peak, at most ${percent(efficiency.hiddenShare)} of communication hidden; ${kind} on ${efficiency.basis}`,
   );
+  for (const note of notes) print(`note        ${note}`);
 }
 
 /** What became of every layout of the grid. */
@@ -96,7 +98,7 @@ export function printBest(job: PlanJob, best: readonly Evaluation[]): void {
 }
 
 /** One layout in full: memory by part, time by part, rates and cost. */
-export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: number): void {
+export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: number, tokens?: number): void {
   const summary = summarise(job.evaluator, evaluation);
   const { memoryBytes, fullestStage, stepSec, workSec, bubbleSec, dataParallelSec, optimizerSec } = evaluation;
   print(`\nmemory of pipeline rank ${fullestStage}, the fullest`);
@@ -104,6 +106,7 @@ export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: num
     if (summary.memory[part] > 0) print(`  ${part.padEnd(14)} ${size(summary.memory[part]).padStart(24)}`);
   }
   print(`  ${"total".padEnd(14)} ${size(memoryBytes).padStart(24)}${evaluation.fits ? "" : "  does not fit"}`);
+  if (!evaluation.fits) print(`  over by        ${size(memoryBytes - job.evaluator.limitBytes).padStart(24)}`);
   print(`\ntime of a step on pipeline rank ${evaluation.slowestStage}, the slowest`);
   const times = {
     work: workSec,
@@ -115,6 +118,7 @@ export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: num
   for (const [name, seconds] of Object.entries(times))
     print(`  ${name.padEnd(14)} ${seconds.toFixed(3).padStart(10)} s`);
   printRates(job, summary, price);
+  if (tokens !== undefined) printRun(job, summary, price, tokens);
 }
 
 function printRates({ device, world }: PlanJob, summary: TrainingSummary, price: number): void {
@@ -128,38 +132,56 @@ function printRates({ device, world }: PlanJob, summary: TrainingSummary, price:
   const trillion = billOf(summary, device, world, price);
   const energy = trillion.kwh === undefined ? "" : `, ${digits(Math.round(trillion.kwh))} kWh at board power`;
   print(
-    `10¹² tokens ${digits(Math.round(deviceHoursPerTrillion))} device-hours, ${digits(Math.round(trillion.cost))} at ${price} an hour (${trillion.costPerMillionTokens.toFixed(3)} a million tokens)${energy}`,
+    `10¹² tokens ${digits(Math.round(deviceHoursPerTrillion))} device-hours, ${digits(Math.round(trillion.cost))} $ at ${priceText(price)} (${trillion.costPerMillionTokens.toFixed(3)} $ a million tokens)${energy}`,
   );
 }
 
-function billOf({ tokensPerSec }: TrainingSummary, device: PlanJob["device"], devices: number, price: number) {
-  const usage = { devices, seconds: 1e12 / tokensPerSec, tokens: 1e12 };
-  return { ...costOf(usage, price), kwh: energyOf(usage, device)?.kwh };
+const priceText = (price: number): string =>
+  `${price.toFixed(2)} $ a device-hour, an assumed price (--price changes it)`;
+
+/** Time, energy and cost of a run of so many tokens. */
+function printRun({ device, world }: PlanJob, summary: TrainingSummary, price: number, tokens: number): void {
+  const { seconds, deviceHours, cost, kwh } = billOf(summary, device, world, price, tokens);
+  const energy = kwh === undefined ? "" : `, ${digits(Math.round(kwh))} kWh at board power`;
+  const time = `${digits(Math.round(seconds / 3600))} hours (${(seconds / 86400).toFixed(1)} days)`;
+  const money = `${digits(Math.round(deviceHours))} device-hours, ${digits(Math.round(cost))} $ at ${price.toFixed(2)} $ each`;
+  print(`whole run   ${(tokens / 1e9).toFixed(1)} billion tokens: ${time}, ${money}${energy}`);
+}
+
+const SUFFIXES: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
+
+/** `14.8T`, `300B` or a plain number. @throws ConfigError for another form, or nothing. */
+export function tokenCount(text: string): number {
+  const match = /^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbgt]?)\s*$/i.exec(text);
+  const count = match === null ? 0 : Number(match[1]) * SUFFIXES[match[2]!.toLowerCase()]!;
+  if (count >= 1 && Number.isFinite(count)) return count;
+  throw new ConfigError("--tokens", "must be a number of tokens, with K, M, B or T", text, "for example 14.8T");
+}
+
+function billOf(
+  { tokensPerSec }: TrainingSummary,
+  device: PlanJob["device"],
+  devices: number,
+  price: number,
+  tokens = 1e12,
+) {
+  const usage = { devices, seconds: tokens / tokensPerSec, tokens };
+  return { ...usage, ...costOf(usage, price), kwh: energyOf(usage, device)?.kwh };
 }
 
 /** An evaluated layout for JSON. */
-export function evaluationJson(job: PlanJob, evaluation: Evaluation, price: number): object {
+export function evaluationJson(job: PlanJob, evaluation: Evaluation, price: number, tokens?: number): object {
   const summary = summarise(job.evaluator, evaluation);
-  return snake({ ...evaluation, ...summary, bill: billOf(summary, job.device, job.world, price) });
+  return snake({ ...evaluation, ...summary, bill: billOf(summary, job.device, job.world, price, tokens) });
 }
 
-export function headJson({ name, device, world, globalBatchSize, seqLen, evaluator }: PlanJob): object {
+export function headJson({ name, device, world, globalBatchSize, seqLen, evaluator, notes }: PlanJob): object {
   const { recipe, efficiency, margin } = evaluator.job;
   const { limitBytes } = evaluator;
   return snake({
     ...{ model: name, device: device.name, devices: world, globalBatchSize, seqLen, precision: recipe.name },
-    ...{ margin, limitBytes, efficiency },
+    ...{ margin, limitBytes, efficiency, notes },
   });
-}
-
-/** Keys in snake_case, all the way down. */
-export function snake(value: object): object {
-  return Object.fromEntries(
-    Object.entries(value).map(([key, child]: [string, unknown]) => [
-      toSnakeCase(key),
-      typeof child === "object" && child !== null && !Array.isArray(child) ? snake(child) : child,
-    ]),
-  );
 }
 
 /** A number, then what it was computed from; a name that was shown before is not opened again. */

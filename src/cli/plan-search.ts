@@ -2,8 +2,10 @@
 
 import { ConfigError } from "../core/errors.ts";
 import {
+  brokenIdentity,
   checkLayout,
   completeLayout,
+  IDENTITIES,
   SEARCH_GRID,
   searchLayouts,
   type SearchGrid,
@@ -38,7 +40,15 @@ export function nothingLegal(job: PlanJob, options: JobOptions, { counts }: Sear
   const { world, globalBatchSize, seqLen, evaluator } = job;
   const given = { ...{ tp, pp, vp, cp, ep, etp }, microBatchSize: microBatch, globalBatchSize, seqLen };
   const degrees = { ...given, ...(dp === undefined ? {} : { dp }), ...(schedule === undefined ? {} : { schedule }) };
-  checkLayout(completeLayout(degrees, world), evaluator.job.shape, world);
+  const layout = completeLayout(degrees, world);
+  const broken = IDENTITIES[brokenIdentity(layout, evaluator.job.shape, world)];
+  if (broken?.name === "batch" && options.globalBatch === undefined) {
+    const replicas = layout.microBatchSize * layout.dp;
+    const rule = `the default, ${globalBatchSize} sequences, must be a multiple of micro-batch·DP (${layout.microBatchSize}·${layout.dp})`;
+    const cure = `give one, for example --global-batch ${replicas * Math.ceil(globalBatchSize / replicas)}`;
+    return new ConfigError("--global-batch", rule, undefined, cure);
+  }
+  checkLayout(layout, evaluator.job.shape, world);
   const failing = Object.keys(counts.illegal).join(", ");
   return new ConfigError("layout", `some layout must be legal; these identities fail: ${failing}`, options.gpus);
 }

@@ -42,7 +42,23 @@ describe("plan serve", () => {
     const lines = printed();
     await serve("--slo", "tpot=1ms");
     expect(process.exitCode).toBe(3);
-    expect(lines.join("")).toContain("no batch fits and keeps the promise");
+    expect(lines.join("")).toMatch(
+      /no batch fits and keeps the promise: batch \d+ tpot fails: [\d.]+ ms; take more devices/,
+    );
+  });
+
+  it("speaks of a promise only where one was given, and refuses times without unit", async () => {
+    const lines = printed();
+    await serve("--batch", "16", "--drafts", "1");
+    const text = lines.join("");
+    expect(text).not.toMatch(/keeps|promise/);
+    expect(text).toMatch(/decode +[\d.]+ ms a token; a step takes/);
+    const bound = /bound +([\d.]+) ms a token with every peak reached; a step ([\d.]+) ms: memory ([\d.]+) ms/.exec(
+      text,
+    )!;
+    expect(Number(bound[2])).toBeGreaterThanOrEqual(Number(bound[3]));
+    expect(text).toMatch(/\$ a million tokens written at 2\.00 \$ a device-hour, an assumed price/);
+    await expect(serve("--slo", "tpot=50")).rejects.toThrow(/--slo: .*each time with its unit/);
   });
 
   it("prints where a number comes from, and lists the numbers for another name", async () => {

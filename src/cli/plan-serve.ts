@@ -23,9 +23,9 @@ import {
 } from "../planner/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { userDevice } from "./hardware-file.ts";
-import { integer, number } from "./options.ts";
-import { bytes, print, printJson } from "./output.ts";
-import { printQuantity, snake } from "./plan-report.ts";
+import { checkPartners, integer, number } from "./options.ts";
+import { bytes, print, printJson, snake } from "./output.ts";
+import { printQuantity } from "./plan-report.ts";
 import { formatTable } from "./table.ts";
 
 interface ServeOptions {
@@ -73,14 +73,15 @@ export function serveCommand(): Command {
     .option("--redundant-experts <n>", "copies of experts on each device", integer("--redundant-experts", 0), 0)
     .option("--slo <times>", "what must be kept, for example ttft=2s,tpot=50ms")
     .option("--margin <share>", "share of the memory that may be used", number("--margin", 0.01, 1), 0.85)
-    .option("--price <amount>", "price of a device for an hour", number("--price", 0), 2)
+    .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
     .option("--hardware <file>", "hardware file with rows of your own")
     .option("--why <number>", "print where a number comes from, for example decode.step")
     .option("--json", "one JSON document on stdout")
     .action(serve);
 }
 
-async function serve(name: string, options: ServeOptions): Promise<void> {
+async function serve(name: string, options: ServeOptions, command: Command): Promise<void> {
+  checkPartners(command, { acceptance: "drafts" });
   const { count, name: deviceName } = parseGpus(options.gpus);
   const device = await userDevice(deviceName, options.hardware);
   const opened = await openModel(name);
@@ -105,9 +106,10 @@ async function serve(name: string, options: ServeOptions): Promise<void> {
     `${opened.name} on ${count} × ${device.title}, tp ${options.tp}, ${options.weights} weights, ${options.kv} cache`,
   );
   print(`${options.context} tokens of context; ${options.margin} of ${bytes(device.memoryBytes)} may be used`);
-  print(curveTable(curve));
-  if (chosen === undefined) return print("no batch fits and keeps the promise");
-  printChosen(chosen, bound!, bill!);
+  print(curveTable(curve, settings.slo !== undefined));
+  if (chosen === undefined) return print(noBatch(curve[0]!, settings.slo !== undefined));
+  if (!chosen.fits || !chosen.keepsSlo) print(failureOf(chosen));
+  printChosen(chosen, bound!, { ...bill!, price: options.price });
 }
 
 function settingsOf(options: ServeOptions, devices: number): CurveSettings {
@@ -137,6 +139,29 @@ interface Bill {
   readonly joulesPerToken: number | undefined;
 }
 
+/** Why not even the smallest batch will do. */
+function noBatch(smallest: BatchPoint, promised: boolean): string {
+  if (!smallest.fits || !promised) return failureOf(smallest);
+  return `no batch fits and keeps the promise: ${failureOf(smallest)}`;
+}
+
+/** What a batch breaks, and what would help. */
+function failureOf({ batch, plan, fits, broken }: BatchPoint): string {
+  const times = { ttft: plan.prefill.ttftSeconds, tpot: plan.decode.tpotSeconds };
+  const failures = [
+    ...(fits
+      ? []
+      : [`does not fit: ${bytes(plan.totalBytes)} a device; take more devices or fewer bits (--weights, --kv)`]),
+    ...broken.map((name) => `${name} fails: ${ms(times[name])}; ${CURES[name]}`),
+  ];
+  return `batch ${batch} ${failures.join("; ")}`;
+}
+
+const CURES = {
+  ttft: "take a shorter --prompt, more devices in --tp or a larger --cached share",
+  tpot: "take more devices in --tp, fewer bits (--weights, --kv) or --drafts",
+} as const;
+
 /** Of an hour of decoding at full batch. */
 function billOf({ decode }: InferencePlan, device: Device, devices: number, price: number): Bill {
   const hour = { devices, seconds: 3600, tokens: decode.tokensPerSec * 3600 };
@@ -148,10 +173,18 @@ function billOf({ decode }: InferencePlan, device: Device, devices: number, pric
 
 const ms = (seconds: number): string => `${(seconds * 1e3).toFixed(1)} ms`;
 
-function curveTable(curve: readonly BatchPoint[]): string {
+function curveTable(curve: readonly BatchPoint[], promised: boolean): string {
   return formatTable(
     {
-      head: ["batch", "memory", "time a token", "tokens/s", "tokens/s a device", "fits", "keeps"],
+      head: [
+        "batch",
+        "memory",
+        "time a token",
+        "tokens/s",
+        "tokens/s a device",
+        "fits",
+        ...(promised ? ["keeps"] : []),
+      ],
       rows: curve.map(({ batch, plan, fits, keepsSlo }) => [
         String(batch),
         bytes(plan.totalBytes),
@@ -159,14 +192,14 @@ function curveTable(curve: readonly BatchPoint[]): string {
         plan.decode.tokensPerSec.toFixed(0),
         plan.decode.tokensPerSecPerDevice.toFixed(0),
         fits ? "yes" : "no",
-        keepsSlo ? "yes" : "no",
+        ...(promised ? [keepsSlo ? "yes" : "no"] : []),
       ]),
     },
     "text",
   );
 }
 
-function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bill): void {
+function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bill & { readonly price: number }): void {
   const { decode, prefill } = plan;
   print(`\nbatch ${batch}`);
   for (const { name, bytes: size, meaning } of plan.memory)
@@ -175,13 +208,18 @@ function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bi
     `  ${"total".padEnd(18)} ${bytes(plan.totalBytes).padStart(12)}  (${(plan.totalBytes / 1e9).toFixed(1)} GB) a device`,
   );
   print(
-    `decode     ${ms(decode.tpotSeconds)} a token (bound ${ms(bound.decode.tpotSeconds)}): memory ${ms(decode.memorySeconds)}, math ${ms(decode.mathSeconds)}, links ${ms(decode.commSeconds)}`,
+    `decode     ${ms(decode.tpotSeconds)} a token; a step takes ${ms(decode.stepSeconds)}: memory ${ms(decode.memorySeconds)}, math ${ms(decode.mathSeconds)}, links ${ms(decode.commSeconds)}`,
+  );
+  print(
+    `bound      ${ms(bound.decode.tpotSeconds)} a token with every peak reached; a step ${ms(bound.decode.stepSeconds)}: memory ${ms(bound.decode.memorySeconds)}, math ${ms(bound.decode.mathSeconds)}, links ${ms(bound.decode.commSeconds)}`,
   );
   print(
     `prefill    ${ms(prefill.ttftSeconds)} to the first token, ${prefill.tokensPerSecPerDevice.toFixed(0)} tokens/s a device`,
   );
   const energy = bill.joulesPerToken === undefined ? "" : `, ${bill.joulesPerToken.toFixed(2)} J a token`;
-  print(`cost       ${bill.costPerMillionTokens.toFixed(3)} a million tokens written${energy}`);
+  print(
+    `cost       ${bill.costPerMillionTokens.toFixed(3)} $ a million tokens written at ${bill.price.toFixed(2)} $ a device-hour, an assumed price (--price changes it)${energy}`,
+  );
 }
 
 function explainNumber(plan: InferencePlan, name: string, json = false): void {

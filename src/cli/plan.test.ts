@@ -1,4 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
+import { fitCommand } from "./plan-fit.ts";
 import { planCommand } from "./plan.ts";
 
 /** What `fathom plan` prints on stdout, and its exit code. */
@@ -50,7 +54,7 @@ describe("fathom plan", () => {
 
   test("tells the nearest device, the identity that fails, and the rule of a recipe", async () => {
     await expect(plan("deepseek-v3", "--gpus", "8xH8000")).rejects.toThrow(/did you mean h800\?/);
-    await expect(plan(...V3, "--tp", "7")).rejects.toThrow(/identity "world": TP·CP·DP·PP = world/);
+    await expect(plan(...V3, "--tp", "7")).rejects.toThrow(/identity "world": TP·CP·DP·PP = world: TP·CP·PP/);
     await expect(plan(...V3, "--ep", "3")).rejects.toThrow(/identity "expert-world"/);
     await expect(plan("deepseek-v3", "--gpus", "8xA100", "--precision", "fp8")).rejects.toThrow(/must have fp8/);
     await expect(plan("deepseek-v4", "--gpus", "8xA100")).rejects.toThrow(/did you mean/i);
@@ -98,6 +102,124 @@ describe("fathom plan", () => {
   });
 });
 
+describe("what DeepSeek did", () => {
+  const LAYOUT = [...["--tp", "1", "--pp", "16", "--ep", "64", "--zero", "1", "--cp", "1"], "--recompute", "selective"];
+
+  test("the layout of V3 fits, with what its recipe keeps, and is as fast as reported", async () => {
+    const words = [...V3, ...LAYOUT, "--schedule", "dualpipe", "--engine", "deepseek", "--tokens", "14.8T", "--json"];
+    const { best } = JSON.parse((await plan(...words)).text) as {
+      best: { fits: boolean; memory_bytes: number; tokens_per_sec_per_device: number; bill: Record<string, number> }[];
+    };
+    expect(best[0]!.fits).toBe(true);
+    expect(best[0]!.tokens_per_sec_per_device).toBeCloseTo(1543, -1);
+    expect(best[0]!.bill["tokens"]).toBe(14.8e12);
+    expect(best[0]!.bill["device_hours"]! / (14.8e12 / best[0]!.tokens_per_sec_per_device / 3600)).toBeCloseTo(1, 9);
+  });
+
+  test("a search on its engine does not take context parallelism for free", async () => {
+    const { best } = JSON.parse((await plan(...V3, "--engine", "deepseek", "--json")).text) as {
+      best: { layout: { cp: number } }[];
+    };
+    expect(best[0]!.layout.cp).toBe(1);
+  });
+
+  test("money has its unit, and a run of given tokens its hours, energy and cost", async () => {
+    const { text } = await plan(...V3, ...LAYOUT, "--tokens", "14.8T", "--price", "3");
+    expect(text).toMatch(/ \$ at 3\.00 \$ a device-hour, an assumed price \(--price changes it\)/);
+    expect(text).toMatch(/whole run +14800\.0 billion tokens: [\d,]+ hours \([\d.]+ days\), .* \$ .* kWh/);
+    await expect(plan(...V3, "--tokens", "lots")).rejects.toThrow(
+      /--tokens: must be a number of tokens.*for example 14\.8T/,
+    );
+  });
+});
+
+describe("assumptions and notes", () => {
+  test("a published run is taken for its engine only, and an unknown engine names the nearest", async () => {
+    const words = ["deepseek-v2-lite", "--gpus", "8xH100"];
+    expect((await plan(...words)).text).toMatch(/assumed on no published run/);
+    expect((await plan(...words, "--engine", "automodel")).text).toMatch(/calibrated on automodel/);
+    await expect(plan(...words, "--engine", "megatronn")).rejects.toThrow(/--engine: .*did you mean megatron\?/);
+  });
+
+  test("devices without bf16, sparse attention and V4 are told", async () => {
+    const { text } = await plan("deepseek-v2-lite", "--gpus", "64xV100");
+    expect(text).toMatch(/dense fp16 peak/);
+    expect(text).toMatch(/note +.* has no bf16: products are planned at its fp16 peak/);
+    expect((await plan("deepseek-v3.2", "--gpus", "2048xH800")).text).toMatch(/planned as dense attention.* 2048 keys/);
+    await expect(plan("deepseek-v4-flash", "--gpus", "8xH800")).rejects.toThrow(
+      /compressed sparse attention .*cannot be planned yet/,
+    );
+  });
+
+  test("degrees that do not divide the devices, and a default batch, are told as such", async () => {
+    await expect(plan("nano", "--gpus", "8xH100", "--tp", "3")).rejects.toThrow(
+      /TP·CP·PP \(3·1·1\) does not divide 8 devices, got "TP3 .* DP\? /,
+    );
+    await expect(plan("deepseek-v3", "--gpus", "7xH100")).rejects.toThrow(
+      /--global-batch: the default, 15360 sequences, .*give one, for example --global-batch 15365/,
+    );
+  });
+
+  test("a run file gives model, batch, parallel settings and devices; options go before them", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "fathom-plan-"));
+    try {
+      const path = join(folder, "lite.yaml");
+      writeFileSync(
+        path,
+        "preset: deepseek-v2-lite\ntraining: {batch_size: 64}\nparallel: {ep: 4, dp: 8}\nhardware: {device: h800, devices: 8}\n",
+      );
+      const read = async (...words: string[]) =>
+        JSON.parse((await plan(path, ...words, "--json")).text) as {
+          model: string;
+          device: string;
+          devices: number;
+          global_batch_size: number;
+          best: { layout: { ep: number } }[];
+        };
+      expect(await read()).toMatchObject({ model: "lite", device: "h800", devices: 8, global_batch_size: 64 });
+      expect((await read()).best.every(({ layout }) => layout.ep === 4)).toBe(true);
+      expect((await read("--ep", "8")).best[0]!.layout.ep).toBe(8);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test("an option that is given at its default goes before the run file, too", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "fathom-plan-"));
+    try {
+      const path = join(folder, "nano.yaml");
+      const settings = "parallel: {precision_recipe: fp8}\nhardware: {device: h800, memory_margin: 0.5}\n";
+      writeFileSync(path, `preset: nano\n${settings}`);
+      const read = async (...words: string[]) => JSON.parse((await plan(path, ...words, "--json")).text) as object;
+      expect(await read()).toMatchObject({ precision: "fp8", margin: 0.5, device: "h800" });
+      const given = ["--precision", "bf16", "--margin", "0.85", "--gpus", "1xH100"];
+      expect(await read(...given)).toMatchObject({ precision: "bf16", margin: 0.85, device: "h100" });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test("parallel settings of --set pin the layout of a preset; what plan does not use is warned of", async () => {
+    const warned = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    try {
+      const set = ["--set", "parallel.tp=8", "--set", "training.lr=1e-3", "--set", "batch_size=512"];
+      const { text } = await plan("deepseek-v2-lite", "--gpus", "16xH100", ...set, "--json");
+      const { best, global_batch_size } = JSON.parse(text) as {
+        best: { layout: { tp: number } }[];
+        global_batch_size: number;
+      };
+      expect(best.length).toBeGreaterThan(0);
+      expect(best.every(({ layout }) => layout.tp === 8)).toBe(true);
+      expect(global_batch_size).toBe(512);
+      expect(warned.mock.calls.map(([line]) => line)).toEqual([
+        "warning: --set training.lr changes nothing: fathom plan does not use it\n",
+      ]);
+    } finally {
+      warned.mockRestore();
+    }
+  });
+});
+
 describe("fathom plan fit", () => {
   test("gives the largest batch and sequence of QLoRA in 24 GiB", async () => {
     const { text, code } = await plan(
@@ -115,6 +237,32 @@ describe("fathom plan fit", () => {
     expect((await plan("fit", "deepseek-v3", "--mem", "24GiB")).code).toBe(3);
     await expect(plan("fit", "deepseek-v3", "--vram", "24GiB")).rejects.toThrow(/must be given together/);
   });
+});
+
+test.each([
+  [["nano", "--stage", "0"], "--stage: acts only with --ledger"],
+  [["nano", "--lora-targets", "attn.wo"], "--lora-targets: acts only with --lora-rank"],
+  [["compare", "nano", "tiny", "--frozen", "nf4"], "--frozen: acts only with --lora-rank"],
+  [["fit", "nano", "--quant", "Q4_K_M"], "--quant: acts only with --vram"],
+  [["fit", "nano", "--context", "8192"], "--context: acts only with --vram"],
+  [["fit", "nano", "--ram-bandwidth", "80"], "--ram-bandwidth: acts only with --vram"],
+  [["fit", "nano", "--no-imatrix"], "--no-imatrix: acts only with --vram"],
+  [
+    ["fit", "nano", "--vram", "8GiB", "--ram", "8GiB", "--tp", "2"],
+    "--tp: acts only without --vram; it is for training",
+  ],
+  [["fit", "nano", "--vram", "8GiB", "--ram", "8GiB", "--set", "dim=64"], "--set: acts only without --vram"],
+  [["serve", "nano", "--gpus", "1xH100", "--acceptance", "0.9"], "--acceptance: acts only with --drafts"],
+])("an option without what it acts with is refused: plan %j", async (words, message) => {
+  await expect(plan(...words)).rejects.toThrow(message);
+});
+
+test("fathom plan fit has no option for the batch that it finds", async () => {
+  const fit = fitCommand()
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} });
+  const words = ["nano", "--micro-batch", "2"];
+  await expect(fit.parseAsync(words, { from: "user" })).rejects.toThrow("unknown option '--micro-batch'");
 });
 
 test("fathom plan compare puts two models side by side", async () => {

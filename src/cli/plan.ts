@@ -3,14 +3,14 @@
 import { Command, Option } from "commander";
 import { ConfigError } from "../core/errors.ts";
 import { memoryLedger, type Evaluation, type SearchResult } from "../planner/index.ts";
-import { integer, number } from "./options.ts";
-import { print, printJson } from "./output.ts";
+import { checkPartners, integer, number } from "./options.ts";
+import { print, printJson, snake } from "./output.ts";
 import { calibrateCommand } from "./plan-calibrate.ts";
 import { compareCommand } from "./plan-compare.ts";
 import { devicesCommand } from "./plan-devices.ts";
 import { planExportCommand } from "./plan-export.ts";
 import { fitCommand } from "./plan-fit.ts";
-import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
+import { openJob, withSearchOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import {
   evaluationJson,
   headJson,
@@ -21,7 +21,7 @@ import {
   printLedger,
   printQuantity,
   size,
-  snake,
+  tokenCount,
 } from "./plan-report.ts";
 import { nothingLegal, searchJob } from "./plan-search.ts";
 import { serveCommand } from "./plan-serve.ts";
@@ -30,6 +30,7 @@ interface PlanOptions extends JobOptions {
   readonly task: "train";
   readonly top: number;
   readonly price: number;
+  readonly tokens?: number;
   readonly exhaustive?: boolean;
   readonly why?: string;
   readonly ledger?: boolean;
@@ -42,14 +43,15 @@ const NOTHING_FITS = 3;
 export function planCommand(): Command {
   const plan = new Command("plan")
     .description("plan training: memory, time and the best layout of a model on devices")
-    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .argument("<model>", "a preset, a run file (.yaml), a config.json, a checkpoint folder or a .gguf file")
     .enablePositionalOptions();
-  return withJobOptions(plan)
+  return withSearchOptions(plan)
     .addOption(
       new Option("--task <task>", "what is planned; `plan serve` plans inference").choices(["train"]).default("train"),
     )
     .option("--top <n>", "how many of the best are printed", integer("--top", 1, 1000), 10)
-    .option("--price <amount>", "price of a device for an hour", number("--price", 0), 2)
+    .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
+    .option("--tokens <count>", "tokens of the whole run, for example 14.8T: its time, energy and cost", tokenCount)
     .option("--exhaustive", "evaluate every legal layout, without bounds")
     .option("--why <number>", "print where a number of the best layout comes from, for example memory.activations")
     .option("--ledger", "print the memory of a rank, tensor by tensor")
@@ -63,15 +65,17 @@ export function planCommand(): Command {
     .addCommand(calibrateCommand());
 }
 
-async function search(model: string, options: PlanOptions): Promise<void> {
-  const job = await openJob(model, options);
+async function search(model: string, given: PlanOptions, command: Command): Promise<void> {
+  checkPartners(command, { stage: "ledger" });
+  const job = await openJob(model, given, command);
+  const options = { ...given, ...job.options };
   const result = searchJob(job, options);
   const chosen = result.best[0] ?? result.nearest;
   if (result.best.length === 0) process.exitCode = NOTHING_FITS;
   if (chosen === undefined) throw nothingLegal(job, options, result);
   if (options.why !== undefined) return explain(job, chosen, options.why, options.json);
   if (options.ledger === true) return showLedger(job, chosen, options);
-  if (options.json === true) return printJson(resultJson(job, result, options.price));
+  if (options.json === true) return printJson(resultJson(job, result, options));
   printHead(job);
   printCounts(result.counts, result.best.length);
   if (result.best.length > 0) printBest(job, result.best);
@@ -79,7 +83,7 @@ async function search(model: string, options: PlanOptions): Promise<void> {
     print(
       `\nnothing fits; the nearest layout needs ${size(chosen.memoryBytes)}: take more devices, LoRA or a smaller recipe`,
     );
-  printEvaluation(job, chosen, options.price);
+  printEvaluation(job, chosen, options.price, options.tokens);
 }
 
 function explain({ evaluator }: PlanJob, { layout }: Evaluation, name: string, json = false): void {
@@ -97,11 +101,11 @@ function showLedger({ evaluator }: PlanJob, { layout }: Evaluation, { stage, jso
   else printLedger(lines);
 }
 
-function resultJson(job: PlanJob, { best, nearest, counts }: SearchResult, price: number): object {
+function resultJson(job: PlanJob, { best, nearest, counts }: SearchResult, { price, tokens }: PlanOptions): object {
   return {
     ...headJson(job),
     counts: snake(counts),
-    best: best.map((evaluation) => evaluationJson(job, evaluation, price)),
-    ...(best.length > 0 || nearest === undefined ? {} : { nearest: evaluationJson(job, nearest, price) }),
+    best: best.map((evaluation) => evaluationJson(job, evaluation, price, tokens)),
+    ...(best.length > 0 || nearest === undefined ? {} : { nearest: evaluationJson(job, nearest, price, tokens) }),
   };
 }

@@ -4,18 +4,25 @@ import { basename, dirname, extname, resolve } from "node:path";
 import {
   editRunFile,
   openRunFile,
+  presetCure,
   presetNames,
   resolveConfig,
   type OpenRunFile,
   type ResolvedConfig,
 } from "../config/index.ts";
+import { ConfigError } from "../core/errors.ts";
 import { readText, writeWhole } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 
 const read = (path: string): Promise<string> => readText(nodeFiles, path);
 const resolvePath = (from: string, to: string): string => resolve(dirname(from), to);
 
-export function readRunFile(path: string): Promise<OpenRunFile> {
+/** @throws ConfigError when a word that is no path is no file either. */
+export async function readRunFile(path: string): Promise<OpenRunFile> {
+  const isWord = basename(path) === path && !/\.(ya?ml|json)$/.test(path);
+  if (isWord && !(await nodeFiles.isFile(path))) {
+    throw new ConfigError("config", "must be a run file or a preset", path, presetCure(path));
+  }
   return openRunFile(path, { read, resolve: resolvePath });
 }
 

@@ -8,7 +8,7 @@ import { print, printJson } from "./output.ts";
 export function tokenizeCommand(): Command {
   return new Command("tokenize")
     .description("show how a tokenizer cuts a text")
-    .requiredOption("--model <dir>", "a run folder, a checkpoint, or a Hugging Face model folder")
+    .requiredOption("--model <path>", "a run folder, a checkpoint, a Hugging Face model folder, or a .gguf file")
     .argument("<text>", "text to cut")
     .option("--json", "one JSON object on stdout")
     .action(tokenize);

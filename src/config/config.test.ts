@@ -461,3 +461,15 @@ describe("as text", () => {
     ]);
   });
 });
+
+test.each([
+  ["deepseek-v3", 235_240],
+  ["deepseek-v2", 214_577],
+  ["deepseek-v2-lite", 301_997],
+  ["deepseek-llm-7b", 211_928],
+  ["deepseek-llm-67b", 105_964],
+  ["deepseek-moe-16b", 106_449],
+])("%s is trained for the steps of its report, after 2000 of warm-up", (name, steps) => {
+  const { training } = resolveConfig(name);
+  expect(training).toMatchObject({ steps, warmupSteps: 2000 });
+});

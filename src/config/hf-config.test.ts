@@ -170,20 +170,20 @@ describe("what cannot be read is refused", () => {
 
   test("another architecture, with the list of those that are known", () => {
     expect(message({ ...v3, model_type: "mamba" })).toMatchInlineSnapshot(
-      `"model_type: must be one of llama, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, bert, deepseek_vl_v2, got "mamba""`,
+      `"config.json model_type: must be one of llama, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, bert, deepseek_vl_v2, got "mamba""`,
     );
     expect(message(without(v3, "model_type"))).toMatchInlineSnapshot(
-      `"model_type: must be one of llama, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, bert, deepseek_vl_v2, got "none""`,
+      `"config.json model_type: must be one of llama, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, bert, deepseek_vl_v2, got "none""`,
     );
     expect(message({ ...v3, model_type: "toString" })).toContain("must be one of llama");
     expect(message({ ...v3, hidden_act: "gelu" })).toMatchInlineSnapshot(
-      `"hidden_act: must be "silu" in a model of this type, got "gelu""`,
+      `"config.json hidden_act: must be "silu" in a model of this type, got "gelu""`,
     );
     expect(message({ ...hf("llama2-7b"), attention_bias: true })).toMatchInlineSnapshot(
-      `"attention_bias: must be false in a model of this type, got true"`,
+      `"config.json attention_bias: must be false in a model of this type, got true"`,
     );
     expect(message({ ...hf("deepseek-vl2-tiny"), vision_config: { model_name: "clip" } })).toMatchInlineSnapshot(
-      `"vision_config.model_name: must be siglip_so400m_patch14_384, got "clip""`,
+      `"config.json vision_config.model_name: must be siglip_so400m_patch14_384, got "clip""`,
     );
     expect(message(without(hf("deepseek-vl2-tiny"), "language_config"))).toMatchInlineSnapshot(
       `"config.json language_config: must be an object, got "none""`,
@@ -192,11 +192,11 @@ describe("what cannot be read is refused", () => {
 
   test("another quantisation", () => {
     expect(message({ ...v3, quantization_config: { quant_method: "awq", bits: 4 } })).toMatchInlineSnapshot(
-      `"quantization_config.quant_method: must be fp8, got "awq"; take the checkpoint that it was made from"`,
+      `"config.json quantization_config.quant_method: must be fp8, got "awq"; take the checkpoint that it was made from"`,
     );
     const quantization_config = { quant_method: "fp8", weight_block_size: [64, 64] };
     expect(message({ ...v3, quantization_config })).toMatchInlineSnapshot(
-      `"quantization_config.weight_block_size: must be [128, 128], got [64, 64]"`,
+      `"config.json quantization_config.weight_block_size: must be [128, 128], got [64, 64]"`,
     );
   });
 
@@ -207,32 +207,36 @@ describe("what cannot be read is refused", () => {
     expect(message(without(hf("deepseek-v4-flash"), "compress_ratios"))).toMatchInlineSnapshot(
       `"config.json compress_ratios: must be given; take the config.json of the checkpoint itself"`,
     );
+    expect(message({})).toContain("config.json model_type: must be one of");
+    expect(message({ ...v3, hidden_size: "2048" })).toMatch(
+      /^(ConfigError: )?config\.json hidden_size: must be a whole/,
+    );
     expect(message({ ...v3, hidden_size: "wide" })).toMatchInlineSnapshot(
-      `"model.dim: must be a whole number of at least 1, got "wide"; the default is 2048"`,
+      `"config.json hidden_size: must be a whole number of at least 1, got "wide"; the default is 2048"`,
     );
     expect(message({ ...v3, num_hidden_layers: -1 })).toMatchInlineSnapshot(
-      `"model.nLayers: must be a whole number of at least 1 and of at most 10000, got -1; the default is 27"`,
+      `"config.json num_hidden_layers: must be a whole number of at least 1 and of at most 10000, got -1; the default is 27"`,
     );
     expect(message({ ...hf("llama2-7b"), num_key_value_heads: 5 })).toMatchInlineSnapshot(
-      `"model.nKvHeads: must divide n_heads (32) with attention gqa, got 5; choose a divisor: n_heads itself is full multi-head attention"`,
+      `"config.json num_key_value_heads: must divide n_heads (32) with attention gqa, got 5; choose a divisor: n_heads itself is full multi-head attention"`,
     );
     expect(message({ ...hf("deepseek-v4-flash"), num_hidden_layers: 44 })).toMatchInlineSnapshot(
-      `"model.compressRatios: must have one value for each of the 45 layers, MTP layers last, got [0, 0, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 0]; give as many ratios as n_layers + n_mtp_layers"`,
+      `"config.json compress_ratios: must have one value for each of the 45 layers, MTP layers last, got [0, 0, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 128, 4, 0]; give as many ratios as n_layers + n_mtp_layers"`,
     );
   });
 
   test("another rope", () => {
     expect(message({ ...v3, rope_scaling: { type: "linear", factor: 2 } })).toMatchInlineSnapshot(
-      `"rope_scaling.rope_type: must be yarn or default, got "linear""`,
+      `"config.json rope_scaling.rope_type: must be yarn or default, got "linear""`,
     );
     expect(message({ ...v3, rope_scaling: { type: "yarn", factor: 2, mscale: 0.7 } })).toMatchInlineSnapshot(
-      `"rope_scaling.mscale_all_dim: must be given together with mscale, got "none""`,
+      `"config.json rope_scaling.mscale_all_dim: must be given together with mscale, got "none""`,
     );
     expect(message({ ...v3, rope_scaling: { type: "yarn", factor: 2, attention_factor: 1 } })).toMatchInlineSnapshot(
-      `"rope_scaling.attention_factor: must be absent, got 1; give mscale and mscale_all_dim"`,
+      `"config.json rope_scaling.attention_factor: must be absent, got 1; give mscale and mscale_all_dim"`,
     );
     expect(message({ ...v3, rope_scaling: { type: "yarn" } })).toMatchInlineSnapshot(
-      `"rope_scaling.factor: must be given with yarn, got "none""`,
+      `"config.json rope_scaling.factor: must be given with yarn, got "none""`,
     );
   });
 });

@@ -7,6 +7,8 @@
 import { ConfigError } from "../core/errors.ts";
 import { HF_FAMILIES, hfKeyOf, hfTypeOf, type HfFamily, type HfType } from "./hf-families.ts";
 import { readRope, ropeParameters } from "./hf-rope.ts";
+import { findParameter, hasParameter, rowOf, toSnakeCase } from "./names.ts";
+import { resolveConfig } from "./resolve.ts";
 import type { ModelConfig, ModelSettings } from "./rows.ts";
 import { parseObject } from "./text.ts";
 
@@ -118,8 +120,30 @@ function fp8Format(model: ModelConfig): Json {
  */
 export function fromHfConfig(text: string, file = "config.json"): Partial<ModelSettings> {
   const config = parseObject(text, file);
-  if (config.model_type === VISION_TYPE) return readVision(config, file);
-  return readLanguage(config, typeOf(config), file);
+  return inFile(file, () => {
+    const isVision = config.model_type === VISION_TYPE;
+    const model = isVision ? readVision(config, file) : readLanguage(config, typeOf(config), file);
+    resolveConfig({ model });
+    return model;
+  });
+}
+
+/** Errors with the file and the file's own key, not the name that a setting has inside. */
+function inFile<T>(file: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof ConfigError) || error.param.startsWith(file)) throw error;
+    throw new ConfigError(`${file} ${ownKey(error.param)}`, error.rule, error.value, error.hint);
+  }
+}
+
+/** @param place - the path of a setting of ours, or already a key of the file. */
+function ownKey(place: string): string {
+  if (!hasParameter(place)) return place;
+  const parameter = findParameter(place);
+  const name = toSnakeCase(parameter.name);
+  return place.startsWith("model.") || place === name ? (rowOf(parameter).aliases?.hf ?? name) : place;
 }
 
 function typeOf(config: Json): HfType {

@@ -4,7 +4,7 @@ export { fromGguf, type GgufFacts } from "./gguf-config.ts";
 export { fromHfConfig, hfConfigText } from "./hf-config.ts";
 export { describeParameter, parametersByLayer, type ParameterFacts } from "./explain.ts";
 export { findParameter, listParameters, pathOf, rowOf, spellingsOf, toSnakeCase, type ParameterName } from "./names.ts";
-export { preset, presetNames, type RunSettings } from "./presets.ts";
+export { preset, presetCure, presetNames, type RunSettings } from "./presets.ts";
 export { resolveConfig, type ConfigInput, type ResolvedConfig } from "./resolve.ts";
 export type { Layer, Row, Section, Value, Verb } from "./row.ts";
 export type {
@@ -29,4 +29,4 @@ export {
   type SettingChange,
 } from "./text.ts";
 export { checkRuns, idleSettings, readersOf, type IdleSetting } from "./usage.ts";
-export { rangeText } from "./values.ts";
+export { isInRange, rangeText } from "./values.ts";

@@ -52,7 +52,8 @@ const paths = new Map<string, string>();
 /** One form for hidden_size, hiddenSize, --hidden-size and deepseek2.hidden_size. */
 function normalise(spelling: string): string {
   return toSnakeCase(spelling.replace(/^--/, ""))
-    .replaceAll("-", "_")
+    .replaceAll(/[-\s]+/g, "_")
+    .replace(/^_(?=.)/, "")
     .replace(/^deepseek2\./, "");
 }
 
@@ -74,6 +75,9 @@ function knownSpellings(): Map<string, ParameterName[]> {
  * @throws ConfigError when no parameter has it, or several have and no section says which.
  */
 export function findParameter(spelling: string): ParameterName {
+  if (spelling.trim() === "") {
+    throw new ConfigError("parameter", "must be a name", spelling, "fathom explain lists them all");
+  }
   const { section, found } = candidates(spelling);
   if (found.length === 1) return found[0]!;
   if (found.length > 1) {
@@ -102,9 +106,32 @@ function unknownParameter(spelling: string, section: Section | undefined): Confi
     const cure = `write ${pathOf(elsewhere)}`;
     return new ConfigError(spelling, `must be a parameter of ${section}`, undefined, cure);
   }
-  const near = nearest(bare, namesOf(section));
-  const cure = near === undefined ? "fathom explain lists them all" : `did you mean ${near}?`;
+  const cure = suggestion(bare, section);
   return new ConfigError(spelling, "must be a known parameter", undefined, notReal(bare) ?? cure);
+}
+
+const MOST_SUGGESTED = 4;
+
+/** Parameters with all words of a spelling (`qk rope`), else its nearest misspelling, else those that share a word. */
+function suggestion(bare: string, section: Section | undefined): string {
+  const near = nearest(bare, namesOf(section));
+  const misspelt = near === undefined ? [] : [near];
+  const words = bare.split("_").filter((word) => word !== "");
+  for (const meant of [havingWords(words, "every", section), misspelt, havingWords(words, "some", section)]) {
+    if (meant.length > 0) return `did you mean ${meant.slice(0, MOST_SUGGESTED).join(" or ")}?`;
+  }
+  return "fathom explain lists them all";
+}
+
+/** Own names of the parameters with these words in a spelling, the shortest first. */
+function havingWords(words: readonly string[], how: "every" | "some", section: Section | undefined): string[] {
+  if (words.length === 0) return [];
+  const found = [...knownSpellings()].flatMap(([spelling, parameters]) => {
+    const own = new Set(spelling.split(/[_.]/));
+    const holds = words[how]((word) => own.has(word));
+    return holds ? parameters.filter((parameter) => section === undefined || parameter.section === section) : [];
+  });
+  return [...new Set(found.map(({ name }) => toSnakeCase(name)))].toSorted((a, b) => a.length - b.length);
 }
 
 /** Names that articles give and that set nothing in any model or engine, with what is true instead. */

@@ -48,7 +48,24 @@ export function presetNames(): string[] {
 /** @throws ConfigError when no preset has this name. */
 export function preset(name: string): RunSettings {
   if (Object.hasOwn(PRESETS, name)) return PRESETS[name]!();
+  throw new ConfigError("preset", "must be a known preset", name, presetCure(name));
+}
+
+/** More presets than this that begin as a name does say nothing of what was meant. */
+const MOST_MEANT = 4;
+
+/** What an unknown name may have meant: its spelling in other letters, what begins so, the nearest; else all. */
+export function presetCure(name: string): string {
+  const wanted = plain(name);
+  const same = presetNames().filter((known) => plain(known) === wanted);
+  const longer = wanted === "" ? [] : presetNames().filter((known) => plain(known).startsWith(wanted));
   const near = nearest(name, presetNames());
-  const cure = near === undefined ? `choose one of ${presetNames().join(", ")}` : `did you mean ${near}?`;
-  throw new ConfigError("preset", "must be a known preset", name, cure);
+  for (const meant of [same, longer, near === undefined ? [] : [near]]) {
+    if (meant.length > 0 && meant.length <= MOST_MEANT) return `did you mean ${meant.join(" or ")}?`;
+  }
+  return `choose one of ${presetNames().join(", ")}`;
+}
+
+function plain(name: string): string {
+  return name.toLowerCase().replaceAll(/[^a-z0-9.]/g, "");
 }

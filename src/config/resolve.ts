@@ -71,6 +71,28 @@ export function resolveLayers(layers: readonly ConfigInput[]): ResolvedConfig {
   });
 }
 
+/** What is wrong with the settings of one source, each taken by itself. */
+export function settingProblems(input: ConfigInput): ConfigError[] {
+  const { preset: name, ...settings } = input as Readonly<Record<string, unknown>>;
+  const checks = [
+    ...(name === undefined ? [] : [() => collectPreset(name, new Map())]),
+    ...flatten(settings).map(
+      ([spelling, value]) =>
+        () =>
+          checkValue(spelling, rowOf(findParameter(spelling)), value),
+    ),
+  ];
+  return checks.flatMap((check) => {
+    try {
+      check();
+      return [];
+    } catch (error) {
+      if (error instanceof ConfigError) return [error];
+      throw error;
+    }
+  });
+}
+
 /** Adds the settings of one source; a later source wins, but within one each parameter stands once. */
 function collect(input: ConfigInput, given: GivenValues): void {
   const { preset: name, ...settings } = input as Readonly<Record<string, unknown>>;

@@ -7,7 +7,7 @@ import { isAlias, isMap, isScalar, LineCounter, parseDocument, stringify, visit,
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { findParameter, hasParameter, pathOf } from "./names.ts";
 import { presetNames } from "./presets.ts";
-import { resolveLayers, type ConfigInput, type ResolvedConfig } from "./resolve.ts";
+import { resolveLayers, settingProblems, type ConfigInput, type ResolvedConfig } from "./resolve.ts";
 
 /** A run file has some hundred lines; a larger one is something else. */
 const MAX_CHARACTERS = 2 ** 20;
@@ -251,6 +251,10 @@ async function readChain(path: string, port: RunFilePort, open: readonly string[
 export interface OpenRunFile {
   /** Whether it names a preset, by itself or in what it extends. */
   readonly namesPreset: boolean;
+  /** Whether it neither gives a setting nor extends anything. */
+  readonly isEmpty: boolean;
+  /** Every setting that is wrong by itself, with file, line and column; what conflicts is found by `resolve`. */
+  readonly problems: () => ConfigError[];
   /**
    * The configuration, with `overrides` laid over the file and the preset `base` under it.
    * @throws ConfigError with file, line and column of a setting that is wrong.
@@ -279,7 +283,13 @@ export async function openRunFile(path: string, port: RunFilePort): Promise<Open
       throw error instanceof ConfigError ? placed(error, chain) : error;
     }
   };
-  return { namesPreset, resolve };
+  const problems = (): ConfigError[] =>
+    chain.flatMap((entry) =>
+      typeof entry === "string" ? [] : settingProblems(entry.settings).map((error) => placed(error, [entry])),
+    );
+  const own = chain.at(-1) as RunFile;
+  const isEmpty = own.bases.length === 0 && Object.keys(own.settings).length === 0;
+  return { namesPreset, isEmpty, problems, resolve };
 }
 
 /** The error with the place of its setting in the last file that has it. */

@@ -126,3 +126,9 @@ function wholeTextHash(text: string): string {
   for (const byte of Buffer.from(text)) hash = ((hash ^ BigInt(byte)) * 1099511628211n) % 2n ** 64n;
   return hash.toString(16).padStart(16, "0");
 }
+
+test("what follows from a rule is refused with the settings that the rule reads", () => {
+  expect(() => checkRuns(resolveConfig("nano", { "parallel.dp": 2 }), "generate")).toThrow(
+    "runtime.world_size: must be 1 in fathom generate, got 2; it follows from tp × pp × cp × dp; change these, so that world_size=1",
+  );
+});

@@ -50,11 +50,17 @@ export function checkRuns(config: ResolvedConfig, verb: "train" | "generate"): v
     const able = runs.map((item) => (typeof item === "string" ? item : JSON.stringify(item)));
     const path = pathOf(parameter);
     const origin = config.why[path]!;
-    const cure = origin.startsWith("given as ")
-      ? `set ${toSnakeCase(parameter.name)}=${able[0]}`
-      : `it follows from ${origin}; take another model: this one can be counted and planned`;
+    const cure = runsCure(origin, `${toSnakeCase(parameter.name)}=${able[0]}`);
     throw new UnsupportedError(path, `must be ${able.join(" or ")} in fathom ${verb}`, value, [], cure);
   }
+}
+
+/** @param origin - the reason of the value that is not carried out. */
+function runsCure(origin: string, able: string): string {
+  if (origin.startsWith("given as ")) return `set ${able}`;
+  const rule = /^default \((.*?)\): /.exec(origin)?.[1];
+  if (rule !== undefined) return `it follows from ${rule}; change these, so that ${able}`;
+  return `it follows from ${origin}; take another model: this one can be counted and planned`;
 }
 
 export interface IdleSetting {

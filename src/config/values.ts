@@ -67,11 +67,15 @@ function checkNumber(spelling: string, row: Row, value: unknown): number {
   if (typeof value !== "number" || !Number.isFinite(value)) {
     throw new ConfigError(spelling, rule, value, defaultHint(row));
   }
-  const inRange = value >= (row.min ?? -Infinity) && value <= (row.max ?? Infinity) && value > (row.above ?? -Infinity);
-  if (!inRange || (row.type === "integer" && !Number.isSafeInteger(value))) {
+  if (!isInRange(row, value) || (row.type === "integer" && !Number.isSafeInteger(value))) {
     throw new ConfigError(spelling, rule, value, defaultHint(row));
   }
   return value;
+}
+
+/** Whether a number is within the bounds of a row. */
+export function isInRange({ min = -Infinity, max = Infinity, above = -Infinity }: Row, value: number): boolean {
+  return value >= min && value <= max && value > above;
 }
 
 function defaultHint({ default: byDefault }: Row): string {

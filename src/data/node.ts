@@ -6,4 +6,4 @@ export { type DatasetOptions, type DocumentEncoder, openDataset, type TokenDatas
 export { fetchCorpus, type FetchOptions, isFetched } from "./fetch.ts";
 export { TokenShard } from "./shards.ts";
 export { isLeftBehind, ownerName, parseOwner } from "./owner.ts";
-export { openCorpus, openFiles, type Source } from "./source.ts";
+export { openCorpus, openFiles, openTexts, type Source } from "./source.ts";

@@ -4,7 +4,7 @@ import * as path from "node:path";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import { collect } from "../../test/helpers/collect.ts";
-import { openFiles } from "./source.ts";
+import { openFiles, openTexts } from "./source.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "fathom-source-"));
 beforeEach(() => {
@@ -78,4 +78,17 @@ test("no file, no text, no JSON and no text field are errors that name the place
   const field = await failure("field.jsonl");
   expect(field).toBeInstanceOf(FormatError);
   expect(field.message).toContain("field.jsonl:1: every line must be an object with a string text");
+});
+
+test("whole documents come in pieces: a file however large, and every line of a .jsonl file", async () => {
+  const large = "a line of the file\n".repeat(500_000);
+  write({ "a.txt": large, "b.jsonl": '{"text":"one\\ntwo"}\n\n{"text":"three"}', "c.txt": "" });
+  const { sizeBytes, documents: streams } = await openTexts(["*"], folder);
+  const found: string[][] = [];
+  for await (const pieces of streams()) found.push(await collect(pieces));
+  expect(sizeBytes).toBe(large.length + 37);
+  expect(found.map((pieces) => pieces.length)).toEqual([2, 1, 1, 0]);
+  expect(found[0]!.join("") === large).toBe(true);
+  expect(found[0]![0]!.endsWith("\n")).toBe(true);
+  expect(found.slice(1)).toEqual([["one\ntwo"], ["three"], []]);
 });

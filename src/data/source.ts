@@ -57,6 +57,34 @@ export async function openFiles(patterns: readonly string[], cwd: string): Promi
   return { name, id: digest(files), sizeBytes, documents: () => unlessEmpty(name, documents()) };
 }
 
+/** Whole documents as streams, for reading through. */
+export interface TextStream {
+  /** Bytes of the files; about those of the text. */
+  readonly sizeBytes: number;
+  /** Each document in pieces, which are read while they are asked for: take them before the next document. */
+  readonly documents: () => AsyncIterable<AsyncIterable<string>>;
+}
+
+/**
+ * The user's own text, its documents whole: each line of a `.jsonl` file, and each other file however large it is. Pieces
+ * are at most 8 MiB and end at the end of a line where there is one. Patterns and errors are those of `openFiles`, but
+ * that blank text is kept.
+ */
+export async function openTexts(patterns: readonly string[], cwd: string): Promise<TextStream> {
+  const files = (await findFiles(patterns, cwd)).map((file) => ({ file, ...fileStat(file) }));
+  async function* documents(): AsyncGenerator<AsyncIterable<string>> {
+    for (const { file } of files) {
+      if (file.endsWith(".jsonl")) for await (const text of readJsonl(file)) yield onePiece(text);
+      else yield readPieces(file, MAX_PIECE_BYTES);
+    }
+  }
+  return { sizeBytes: files.reduce((sum, { size }) => sum + size, 0), documents };
+}
+
+async function* onePiece(text: string): AsyncGenerator<string> {
+  yield text;
+}
+
 async function findFiles(patterns: readonly string[], cwd: string): Promise<string[]> {
   const found = new Set<string>();
   for (const pattern of patterns) {

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { testBackends } from "../../test/helpers/backends.ts";
 import { createByteTokenizer } from "../../test/helpers/byte-tokenizer.ts";
-import { drawWeights } from "../../test/helpers/drawn-weights.ts";
-import { hfConfigText, resolveConfig, type ConfigInput } from "../config/index.ts";
+import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
+import { drawWeights, type DrawnTensor } from "../../test/helpers/drawn-weights.ts";
+import { hfConfigText, resolveConfig, type ConfigInput, type ModelConfig } from "../config/index.ts";
 import { toBf16Bits } from "../core/dtype.ts";
-import { writeSafetensors } from "../formats/index.ts";
+import { writeGguf, writeSafetensors } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 import { createReferenceBackend, type Backend } from "../kernels/index.ts";
 import { openEngine } from "./node.ts";
@@ -42,17 +43,28 @@ const inBf16: Store = (values) => {
   return { dtype: "BF16", bytes: new Uint8Array(bits.buffer) };
 };
 
+function modelOf(settings: ConfigInput): ModelConfig {
+  return resolveConfig("tiny", { vocab_size: 259, ...settings }).model;
+}
+
+/** Values that bf16 holds exactly. */
+function draw(model: ModelConfig): Map<string, DrawnTensor> {
+  const drawn = [...drawWeights(model, 3)];
+  return new Map(
+    drawn.map(([name, { shape, values }]) => [name, { shape, values: values.map((v) => Math.round(v * 64) / 64) }]),
+  );
+}
+
 /** Returns the type that config.json gives it. */
 async function writeFolder(settings: ConfigInput, store = inF32): Promise<string> {
   const tokenizer = createByteTokenizer();
-  const { model } = resolveConfig("tiny", { vocab_size: 259, ...settings });
+  const model = modelOf(settings);
   const text = hfConfigText(model, { bos: 0, eos: 1 });
   await writeFile(join(folder, "config.json"), text);
   await writeFile(join(folder, "tokenizer.json"), tokenizer.toJson());
   await writeFile(join(folder, "tokenizer_config.json"), tokenizer.toConfigJson());
-  const sources = [...drawWeights(model, 3)].map(([name, { shape, values }]) => {
-    // Values that bf16 holds exactly.
-    const { dtype, bytes } = store(values.map((value) => Math.round(value * 64) / 64));
+  const sources = [...draw(model)].map(([name, { shape, values }]) => {
+    const { dtype, bytes } = store(values);
     return { name, dtype, shape, chunks: () => [bytes] };
   });
   await writeSafetensors(nodeFiles, join(folder, "model.safetensors"), sources);
@@ -69,8 +81,8 @@ test.each(MODELS)("a folder of %s opens and continues a prompt", async (type, se
   expect(tokens).toBe(5);
 });
 
-async function answer(backend: Backend): Promise<string> {
-  using engine = await openEngine({ folder, backend, now: () => 0 });
+async function answer(backend: Backend, path = folder): Promise<string> {
+  using engine = await openEngine({ folder: path, backend, now: () => 0 });
   let text = "";
   const generation = { ...engine.settings.generation, temperature: 0, maxTokens: 24 };
   for await (const piece of engine.generate("What is", generation)) text += piece.text;
@@ -85,6 +97,20 @@ describe.each(testBackends())("on the $label backend", ({ create }) => {
     await writeFolder(settings, inBf16);
     expect(await answer(create())).toBe(expected);
   });
+
+  test.each(MODELS)(
+    "a .gguf file of %s gives the greedy text of its folder, in F32 and in BF16",
+    async (_, settings) => {
+      await writeFolder(settings);
+      const expected = await answer(create());
+      const model = modelOf(settings);
+      for (const type of ["F32", "BF16"] as const) {
+        const path = join(folder, `${type}.gguf`);
+        await writeGguf(nodeFiles, path, drawnGguf(model, draw(model), { splitKvB: true, type }));
+        expect(await answer(create(), path), type).toBe(expected);
+      }
+    },
+  );
 });
 
 test.each(["deepseek-v3.2", "deepseek-v4-flash"])(

@@ -106,6 +106,26 @@ export class DeepSeekModel {
     return inner.keep(this.#project(inner, hidden));
   }
 
+  /**
+   * Logits [≤ rows, V] of the tokens from row `from` on, without a cache, chunk by chunk: so many are in memory at a time.
+   * A chunk is freed when the next one is asked for.
+   */
+  *logitChunks(
+    scope: Scope,
+    tokens: Tensor,
+    at: Sequences,
+    { from, rows }: { from: number; rows: number },
+  ): Generator<Tensor> {
+    using inner = scope.child();
+    const hidden = this.#hidden(inner, tokens, { at, routing: NO_ROUTING, use: () => ({ kind: "none" }) });
+    const { dim } = this.config;
+    for (let row = from; row < hidden.rows; row += rows) {
+      using chunk = inner.child();
+      const count = Math.min(rows, hidden.rows - row);
+      yield this.#project(chunk, hidden.view(row * dim, [count, dim]));
+    }
+  }
+
   /** Reads a prompt into the cache (MLA naive) and returns the logits [1, V] of its last token. */
   prefill(scope: Scope, tokens: Tensor, at: Sequences, cache: PagedCache & Pick<CacheSlots, "slots">): Tensor {
     using inner = scope.child();

@@ -1,22 +1,33 @@
-/** Model folders on the local disk. */
+/** Models on the local disk: folders and GGUF files. */
 
 import { join } from "node:path";
+import { blueprint, countElements, type ParameterSpec } from "../blueprint/index.ts";
+import { openModel } from "../blueprint/node.ts";
 import { fromHfConfig, fromJson, resolveConfig, type ResolvedConfig } from "../config/index.ts";
+import { bytesOf, type DType } from "../core/dtype.ts";
 import { FormatError, IoError } from "../core/errors.ts";
-import { readText, type TensorReader } from "../formats/index.ts";
+import { readText } from "../formats/index.ts";
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
 import type { Scope } from "../tensor/index.ts";
+import { openGgufWeights } from "./gguf-weights.ts";
+import { availableMemory, checkMemory } from "./memory-limit.ts";
 import { allocateParameters, type ParameterSet } from "./parameters.ts";
+import { narrowParameters, type WeightFile } from "./weight-file.ts";
 import { loadWeights, locateWeights } from "./weights.ts";
 
 /** The name of the file in a run folder that names the newest checkpoint. */
 export const LATEST = "latest";
 
+function isGguf(path: string): boolean {
+  return path.endsWith(".gguf");
+}
+
 /**
- * A run folder means its newest checkpoint; any other folder means itself.
- * @throws IoError when it is neither, FormatError when `latest` names no checkpoint.
+ * A run folder means its newest checkpoint; any other folder and a .gguf file mean themselves.
+ * @throws IoError when it is none of them, FormatError when `latest` names no checkpoint.
  */
 export async function resolveModelFolder(path: string): Promise<string> {
+  if (isGguf(path) && (await nodeFiles.isFile(path))) return path;
   const isModel = (folder: string): Promise<boolean> => nodeFiles.isFile(join(folder, "config.json"));
   const latest = join(path, LATEST);
   if (await nodeFiles.isFile(latest)) {
@@ -26,47 +37,73 @@ export async function resolveModelFolder(path: string): Promise<string> {
     throw new FormatError(latest, "must name a checkpoint beside it", { got: name, cure });
   }
   if (await isModel(path)) return path;
-  throw new IoError(path, "must be a run folder or a model folder with config.json", {
+  throw new IoError(path, "must be a run folder, a model folder with config.json or a .gguf file", {
     cure: "train one with fathom train, or check the path",
   });
 }
 
-/** The configuration of a model folder: the whole of it in fathom.json, else what config.json says of the model. */
-export async function readModelConfig(folder: string): Promise<ResolvedConfig> {
-  const own = join(folder, "fathom.json");
+/**
+ * The configuration of a model: the whole of it in fathom.json, else what config.json or the metadata of a .gguf file say.
+ * @throws FormatError when a .gguf file does not hold the tensors of the model that it describes.
+ */
+export async function readModelConfig(path: string): Promise<ResolvedConfig> {
+  if (isGguf(path)) {
+    // What follows from the settings is no setting.
+    const { qkHeadDim: _q, softmaxScale: _s, ropeScale: _r, ...model } = (await openModel(path)).model;
+    return resolveConfig({ model });
+  }
+  const own = join(path, "fathom.json");
   if (await nodeFiles.isFile(own)) return fromJson(await readText(nodeFiles, own), own);
-  const hf = join(folder, "config.json");
+  const hf = join(path, "config.json");
   return resolveConfig({ model: fromHfConfig(await readText(nodeFiles, hf), hf) });
 }
 
 /**
- * Allocates what generation needs of a model, which is all but its MTP layers, in `scope` and fills it from a folder.
- * Matrices that the folder holds in bf16 stay so.
+ * Allocates what generation needs of a model, which is all but its MTP layers, in `scope` and fills it from a folder or a
+ * .gguf file. Matrices that a folder holds in bf16, and those that a .gguf file holds in bf16 or quantised, are bf16.
+ *
+ * @param config - of `readModelConfig`.
+ * @param memoryLimit - bytes that the weights may take; by default what is available.
+ * @throws MemoryError before anything is allocated when the weights need more.
  */
 export async function loadParameters(
   scope: Scope,
-  folder: string,
+  path: string,
   config: ResolvedConfig["model"],
+  memoryLimit = availableMemory(),
 ): Promise<ParameterSet> {
-  const reader = await openSafetensors(folder);
+  const weights = isGguf(path) ? await openGgufWeights(path, config) : await openFolderWeights(path, config);
   try {
-    const narrow = narrowParameters(config, reader, folder);
     const main = { ...config, nMtpLayers: 0 };
-    const parameters = allocateParameters(scope, main, ({ name }) => (narrow.has(name) ? "bf16" : scope.dtype));
-    await loadWeights(config, parameters, reader, folder);
+    const dtypeOf = ({ name }: ParameterSpec): DType => (weights.narrow.has(name) ? "bf16" : scope.dtype);
+    const sizes = blueprint(main).parameters.map((spec) => bytesOf(dtypeOf(spec), countElements(spec.shape)));
+    checkMemory(
+      path,
+      sizes.reduce((sum, bytes) => sum + bytes, 0),
+      memoryLimit,
+    );
+    const parameters = allocateParameters(scope, main, dtypeOf);
+    await weights.fill(parameters);
     return parameters;
   } finally {
-    await reader.close();
+    await weights.close();
   }
 }
 
-/** The matrices of which every tensor is stored in bf16. */
-function narrowParameters(config: ResolvedConfig["model"], reader: TensorReader, folder: string): Set<string> {
-  const narrow = new Set<string>();
-  const others = new Set<string>();
-  for (const { entry, part } of locateWeights(config, reader, folder)) {
-    const isNarrow = entry.shape.length > 1 && part !== undefined && reader.tensors.get(part.name)!.dtype === "BF16";
-    (isNarrow ? narrow : others).add(entry.parameter);
+async function openFolderWeights(folder: string, config: ResolvedConfig["model"]): Promise<WeightFile> {
+  const reader = await openSafetensors(folder);
+  try {
+    const located = locateWeights(config, reader, folder).map(({ entry: { parameter, shape }, part }) => {
+      const isBf16 = part !== undefined && reader.tensors.get(part.name)!.dtype === "BF16";
+      return { parameter, isNarrow: shape.length > 1 && isBf16 };
+    });
+    return {
+      narrow: narrowParameters(located),
+      fill: (parameters) => loadWeights(config, parameters, reader, folder),
+      close: () => reader.close(),
+    };
+  } catch (error) {
+    await reader.close();
+    throw error;
   }
-  return new Set([...narrow].filter((name) => !others.has(name)));
 }

@@ -1,10 +1,11 @@
-/** Values of checkpoint tensors of every plain type and of fp8 blocks, decoded in windows into tensors of ours. */
+/** Values of checkpoint tensors of every plain type, of fp8 blocks and of GGUF's blocks, decoded in windows into tensors of ours. */
 
-import { bytesOf } from "../core/dtype.ts";
-import { FormatError, UnsupportedError } from "../core/errors.ts";
+import { bytesOf, toBf16Bits } from "../core/dtype.ts";
+import { FormatError, invariant, UnsupportedError } from "../core/errors.ts";
 import { f16Table } from "../core/float-formats.ts";
 import { decodeFp8Rows, FP8_BLOCK } from "../core/fp8-blocks.ts";
-import type { TensorReader } from "../formats/index.ts";
+import { decodeBlocks, isBlockType } from "../core/index.ts";
+import { ggufBytes, type OpenTensors, type StoredTensor, type TensorReader } from "../formats/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** Bytes that are in JavaScript memory at a time. */
@@ -53,7 +54,7 @@ function isStoredAs(dtype: string, target: Tensor["dtype"]): boolean {
 }
 
 /** Fills a tensor from bytes of the same type. */
-export async function readRaw(reader: TensorReader, part: StoredPart, into: Tensor): Promise<void> {
+export async function readRaw(reader: OpenTensors<StoredTensor>, part: StoredPart, into: Tensor): Promise<void> {
   const from = bytesOf(into.dtype, part.at);
   for (let at = 0; at < into.bytes; at += WINDOW_BYTES) {
     into.writeBytes(await reader.read(part.name, from + at, Math.min(WINDOW_BYTES, into.bytes - at)), at);
@@ -78,12 +79,40 @@ export async function readValues(reader: TensorReader, part: StoredPart, into: T
   for (let at = 0; at < into.size; at += step) {
     const count = Math.min(step, into.size - at);
     const bytes = await reader.read(part.name, (part.at + at) * decoder.bytes, count * decoder.bytes);
-    store(into, decoder.decode(bytes), at);
+    storeValues(into, decoder.decode(bytes), at);
   }
 }
 
-function store(into: Tensor, values: Float32Array, at: number): void {
-  into.write(into.dtype === "f64" ? Float64Array.from(values) : values, at);
+/** Writes values into a tensor of f32, f64 or bf16, rounded to nearest. */
+export function storeValues(into: Tensor, values: Float32Array, at: number): void {
+  if (into.dtype === "bf16") into.write(Uint16Array.from(values, toBf16Bits), at);
+  else into.write(into.dtype === "f64" ? Float64Array.from(values) : values, at);
+}
+
+/** Fills a tensor of f32, f64 or bf16 from a whole one that is plain or in blocks of GGUF. */
+export async function readBlocks(reader: OpenTensors<StoredTensor>, name: string, into: Tensor): Promise<void> {
+  if (isStoredAs(reader.tensors.get(name)!.dtype, into.dtype)) return readRaw(reader, { name, at: 0 }, into);
+  const step = WINDOW_BYTES / 4;
+  for (let at = 0; at < into.size; at += step) {
+    storeValues(into, await readElements(reader, name, at, Math.min(step, into.size - at)), at);
+  }
+}
+
+/** `count` values from element `at` on; both are whole blocks. */
+export async function readElements(
+  reader: OpenTensors<StoredTensor>,
+  name: string,
+  at: number,
+  count: number,
+): Promise<Float32Array> {
+  const { dtype } = reader.tensors.get(name)!;
+  invariant(isBlockType(dtype), `${name} is plain or in blocks`);
+  const bytes = await reader.read(name, ggufBytes(dtype, [at]), ggufBytes(dtype, [count]));
+  const decoder = DECODERS[dtype];
+  if (decoder !== undefined) return decoder.decode(bytes);
+  const out = new Float32Array(count);
+  decodeBlocks(dtype, bytes, out);
+  return out;
 }
 
 async function readFp8(reader: TensorReader, part: StoredPart, into: Tensor): Promise<void> {
@@ -94,7 +123,7 @@ async function readFp8(reader: TensorReader, part: StoredPart, into: Tensor): Pr
     const count = Math.min(step, rows - row) * columns;
     const out = new Float32Array(count);
     decodeFp8Rows(await reader.read(part.name, part.at + row * columns, count), scales, columns, row, out);
-    store(into, out, row * columns);
+    storeValues(into, out, row * columns);
   }
 }
 

@@ -8,10 +8,10 @@ import { precisionRecipe } from "./precision.ts";
 import { modelShape, type LayerKind, type ModelShape } from "./shape.ts";
 import { createTrainingEvaluator } from "./training.ts";
 
-function evaluatorOf(shape: ModelShape, count: number) {
+function evaluatorOf(shape: ModelShape, count: number, precision = "bf16") {
   const cluster = { device: device("h800"), count };
   const efficiency = efficiencyFor({ cluster, format: "bf16", family: "moe" });
-  return createTrainingEvaluator({ shape, recipe: precisionRecipe("bf16"), cluster, efficiency, margin: 0.85 });
+  return createTrainingEvaluator({ shape, recipe: precisionRecipe(precision), cluster, efficiency, margin: 0.85 });
 }
 
 const v3 = modelShape(blueprint(resolveConfig("deepseek-v3").model));
@@ -48,6 +48,20 @@ test("a MoE layer of V3 keeps 2,236 MiB of 4,096 tokens, tensor by tensor", () =
     ["routed_out", 448],
   ]);
   expect(moeLayer({})).toBe(2236);
+});
+
+test("the fp8 recipe keeps inputs of linear layers in fp8, attention's output in E5M6, no expert's output", () => {
+  const layout = completeLayout(
+    { globalBatchSize: 1024, seqLen: 4096, ep: 64, pp: 16, schedule: "dualpipe", recompute: "selective" },
+    1024,
+  );
+  const evaluator = evaluatorOf(v3, 1024, "fp8");
+  const mib = (name: string): number => evaluator.explain(layout, name).value / 2 ** 20;
+  expect([mib("moe.act.routed_in"), mib("moe.act.routed_out")]).toEqual([(448 / 2) * (1 + 4 / 128), 0]);
+  expect(mib("moe.act.attention_out")).toBe((128 / 2) * (1.5 + 1 / 128));
+  expect([mib("moe.act.q"), mib("moe.act.residual"), mib("moe.act.made")]).toEqual([192, 56, 2236]);
+  const live = evaluator.stages(layout).map((stage) => stage.live.reduce((sum, n) => sum + n, 0) / 4);
+  expect(Math.max(...live)).toBe(17);
 });
 
 test("recomputation keeps 56 MiB in full, 492 MiB with the first 80 % of the layers", () => {

@@ -7,6 +7,7 @@
  */
 
 import type { FormulaRow, InputRow } from "./formula.ts";
+import type { PrecisionRecipe } from "./precision.ts";
 import type { AttentionShape, FfnShape, LayerKind, ModelShape } from "./shape.ts";
 
 /** Which tokens of a micro-batch a rank holds of a tensor, and of which part of its width. */
@@ -173,7 +174,7 @@ export function dimInputs({ kinds }: ModelShape): InputRow[] {
 }
 
 /** Per kind: bytes of each tensor and micro-batch on a rank, their sums, and what the recompute setting keeps. */
-export function activationRows(shape: ModelShape): FormulaRow[] {
+export function activationRows(shape: ModelShape, { keptBytes = {} }: PrecisionRecipe): FormulaRow[] {
   return [
     {
       name: "tokens",
@@ -187,15 +188,16 @@ export function activationRows(shape: ModelShape): FormulaRow[] {
       unit: "tokens",
       meaning: "those of them that a rank holds where the sequence is split over tensor-parallel ranks",
     },
-    ...shape.kinds.flatMap(kindRows),
+    ...shape.kinds.flatMap((kind) => kindRows(kind, keptBytes)),
   ];
 }
 
-function kindRows(kind: LayerKind): FormulaRow[] {
+function kindRows(kind: LayerKind, keptBytes: Readonly<Record<string, number>>): FormulaRow[] {
   const k = kind.name;
   const tensors = activationTensors(kind);
   const names = tensors.map(({ name }) => `${k}.act.${name}`);
-  const cheap = tensors.filter(({ keep }) => keep === "cheap").map(({ name }) => `${k}.act.${name}`);
+  const again = tensors.filter(({ keep }) => keep === "cheap");
+  const cheap = again.map(({ name }) => `${k}.act.${name}`);
   const bytes = { unit: "bytes", source: kind.attention.kind === "unfused" ? K22 : MODEL_ZOO };
   return [
     ...(kind.ffn.kind === "moe"
@@ -211,7 +213,7 @@ function kindRows(kind: LayerKind): FormulaRow[] {
     ...tensors.map((tensor) => ({
       ...bytes,
       name: `${k}.act.${tensor.name}`,
-      formula: tensorFormula(kind, tensor),
+      formula: tensorFormula(kind, { ...tensor, bytes: keptBytes[tensor.name] ?? tensor.bytes }),
       meaning: `activation ${tensor.name} of a ${k} layer and one micro-batch`,
     })),
     {
@@ -219,6 +221,18 @@ function kindRows(kind: LayerKind): FormulaRow[] {
       name: `${k}.act`,
       formula: names.join(" + "),
       meaning: `all that a ${k} layer keeps of one micro-batch`,
+    },
+    {
+      ...bytes,
+      name: `${k}.act.made`,
+      formula: tensors.map((tensor) => tensorFormula(kind, tensor)).join(" + "),
+      meaning: "the same tensors in the activation's own width, as they are computed",
+    },
+    {
+      ...bytes,
+      name: `${k}.act.made_again`,
+      formula: again.length === 0 ? "0" : again.map((tensor) => tensorFormula(kind, tensor)).join(" + "),
+      meaning: "what selective recomputation computes again, in that width",
     },
     {
       ...bytes,
@@ -235,7 +249,7 @@ function kindRows(kind: LayerKind): FormulaRow[] {
     {
       ...bytes,
       name: `${k}.act.working`,
-      formula: `if(recompute.full, ${k}.act - ${k}.act.input, recompute.selective * ${k}.act.cheap)`,
+      formula: `if(recompute.full, ${k}.act.made - ${k}.act.input, recompute.selective * ${k}.act.made_again)`,
       meaning: "what is there again while one layer runs backward",
     },
   ];

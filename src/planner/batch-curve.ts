@@ -17,6 +17,8 @@ export interface BatchPoint {
   readonly plan: InferencePlan;
   readonly fits: boolean;
   readonly keepsSlo: boolean;
+  /** Promises that are broken. */
+  readonly broken: readonly ("ttft" | "tpot")[];
 }
 
 export interface CurveSettings extends InferenceSettings {
@@ -48,14 +50,12 @@ export function batchPoint(
 ): BatchPoint {
   const { slo = {}, memoryShare = 0.85, batch } = settings;
   const plan = planInference(shape, device, settings);
-  return {
-    batch,
-    plan,
-    fits: plan.totalBytes <= device.memoryBytes * memoryShare,
-    keepsSlo:
-      plan.prefill.ttftSeconds <= (slo.ttftSeconds ?? Infinity) &&
-      plan.decode.tpotSeconds <= (slo.tpotSeconds ?? Infinity),
-  };
+  const broken = [
+    ...(plan.prefill.ttftSeconds > (slo.ttftSeconds ?? Infinity) ? (["ttft"] as const) : []),
+    ...(plan.decode.tpotSeconds > (slo.tpotSeconds ?? Infinity) ? (["tpot"] as const) : []),
+  ];
+  const fits = plan.totalBytes <= device.memoryBytes * memoryShare;
+  return { batch, plan, fits, keepsSlo: broken.length === 0, broken };
 }
 
 /** The largest batch that fits and keeps the promise; undefined when none does. More sequences only ever cost more. */
@@ -77,17 +77,17 @@ export function largestBatch(shape: ModelShape, device: Device, settings: CurveS
 }
 
 /**
- * `ttft=2s,tpot=50ms`; a number without unit is in milliseconds.
+ * `ttft=2s,tpot=50ms`; each time has its unit.
  *
  * @throws ConfigError for another form.
  */
 export function parseSlo(text: string): Slo {
   const pairs = text.split(",").map((part) => {
-    const match = /^\s*(ttft|tpot)\s*=\s*(\d+(?:\.\d+)?)\s*(ms|s|)\s*$/i.exec(part);
+    const match = /^\s*(ttft|tpot)\s*=\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*$/i.exec(part);
     if (match === null || Number(match[2]) <= 0) {
       throw new ConfigError(
         "--slo",
-        "must be ttft=TIME,tpot=TIME or one of them",
+        "must be ttft=TIME,tpot=TIME or one of them, each time with its unit (ms or s)",
         text,
         "for example ttft=2s,tpot=50ms",
       );

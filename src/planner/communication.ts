@@ -142,12 +142,16 @@ export function stageCommunicationRows(): FormulaRow[] {
     {
       ...bytes(
         "pp.bytes",
-        "if(ge(pp, 2), vp * tokens / tp * d * activation_bytes, 0)",
+        "if(ge(pp, 2), pp.hops * tokens / tp * d * activation_bytes, 0)",
         "pipeline, forward: one micro-batch, each tensor-parallel rank its part",
       ),
       source: "Narayanan et al. 2021, 4.1: scatter and gather",
     },
-    seconds("pp.time", "pp.bytes / link.pp + if(ge(pp, 2), vp * latency, 0)", "pipeline, forward: one micro-batch"),
+    seconds(
+      "pp.time",
+      "pp.bytes / link.pp + if(ge(pp, 2), pp.hops * latency, 0)",
+      "pipeline, forward: one micro-batch",
+    ),
     bytes(
       "dp.dense.bytes",
       `${moved("ranks.dense")} * ${traffic("")}`,

@@ -5,6 +5,7 @@
 
 import { ConfigError, nearest } from "../core/errors.ts";
 import {
+  CONFIDENCE_CELLS,
   CONFIDENCES,
   DEVICE_KINDS,
   PEAK_FORMATS,
@@ -79,7 +80,7 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 const isConfidence: Check = (value) => CONFIDENCES.includes(value as Confidence);
 
-/** Each field's rule; the first five must be there. */
+/** Each field's rule; the first four must be there. */
 const FIELDS: Readonly<Record<keyof DeviceRow, readonly [rule: string, check: Check]>> = {
   name: ["must be text", isText],
   memory_gib: ["must be a number above 0", isPositive],
@@ -136,5 +137,14 @@ function checkRow(row: unknown, place: string): DeviceRow {
     const [rule, check] = FIELDS[field as keyof DeviceRow];
     if (!check(value)) throw new ConfigError(`${place}.${field}`, rule, value);
   }
+  checkCells(Object.keys(row["confidence"] ?? {}), `${place}.confidence`);
   return row as unknown as DeviceRow;
+}
+
+function checkCells(cells: readonly string[], place: string): void {
+  const unknown = cells.find((cell) => !CONFIDENCE_CELLS.includes(cell));
+  if (unknown === undefined) return;
+  const near = nearest(unknown, CONFIDENCE_CELLS);
+  const cure = near === undefined ? `known: ${CONFIDENCE_CELLS.join(", ")}` : `did you mean ${near}?`;
+  throw new ConfigError(`${place}.${unknown}`, "must be a known cell", undefined, cure);
 }

@@ -36,6 +36,10 @@ describe("the hardware table", () => {
     expect(confidenceOf(device("h100"), "bf16")).toBe("published");
   });
 
+  it("counts of an AMX core 1,024 bf16 operations a cycle, twice as many in int8", () => {
+    expect(device("xeon-6980p").peaks).toEqual({ bf16: 128 * 2e9 * 1024, int8: 128 * 2e9 * 2048 });
+  });
+
   it("is searched in any case and by alias, and an unknown name hears the nearest", () => {
     expect(device("A100-SXM4-80GB").name).toBe("a100");
     expect(device("Strix Halo").name).toBe("ryzen-ai-max-395");
@@ -72,6 +76,9 @@ describe("a user's hardware file", () => {
     );
     expect(refused({ ...mine, peak_tflops: { bf17: 1 } })).toThrowErrorMatchingInlineSnapshot(
       `[ConfigError: hardware.json[0].peak_tflops: must give dense TFLOP/s by format (fp32, fp16, bf16, fp8, int8, fp4), got {"bf17":1}]`,
+    );
+    expect(refused({ ...mine, confidence: { bandwith: "measured" } })).toThrowErrorMatchingInlineSnapshot(
+      `[ConfigError: hardware.json[0].confidence.bandwith: must be a known cell; did you mean bandwidth?]`,
     );
     expect(refused({ name: "mine" })).toThrowErrorMatchingInlineSnapshot(
       `[ConfigError: hardware.json[0].memory_gib: must be a number above 0; add it]`,

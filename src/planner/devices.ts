@@ -14,7 +14,10 @@ const APPLE = "Apple technical specifications; GPU peak from cores and clock";
 const NOT_READ: Readonly<Record<string, Confidence>> = { default: "unverified" };
 const WATTS_NOT_READ: Readonly<Record<string, Confidence>> = { watts: "unverified" };
 
-/** FLOPs of one core and cycle: two 512-bit bf16 dot products in Zen 5, one in Zen 4; a 16×16×32 AMX tile product. */
+/**
+ * FLOPs of one core and cycle in bf16, half of those in int8: two 512-bit dot products in Zen 5, one in Zen 4. An AMX
+ * tile product is 16 · 16 · 32 multiplications and additions in 16 cycles: 1,024.
+ */
 const cpuTflops = (cores: number, ghz: number, flopPerCycle: number): number => (cores * ghz * flopPerCycle) / 1000;
 
 const ROWS: readonly DeviceRow[] = [
@@ -486,7 +489,7 @@ const ROWS: readonly DeviceRow[] = [
     kind: "cpu",
     memory_gib: 768,
     memory_gb_per_s: 614.4,
-    peak_tflops: { bf16: cpuTflops(128, 2, 2048), int8: cpuTflops(128, 2, 4096) },
+    peak_tflops: { bf16: cpuTflops(128, 2, 1024), int8: cpuTflops(128, 2, 2048) },
     watts: 500,
     confidence: { default: "unverified", bandwidth: "published", watts: "published" },
     source: "Intel data sheet; AMX peaks from base clock; MRDIMM-8800 reaches 844.8 GB/s",

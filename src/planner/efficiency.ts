@@ -48,15 +48,11 @@ export interface EfficiencyQuery {
   readonly family: Family;
 }
 
-/** The preset of an engine on a device; without one, the device's measured share of large products. */
+/** The preset of the engine that is asked for; without one, the device's measured share of large products. */
 export function efficiencyFor({ engine, cluster, format, family }: EfficiencyQuery): Efficiency {
   const { device } = cluster;
   const preset = EFFICIENCY_PRESETS.find(
-    (row) =>
-      row.device === device.name &&
-      row.format === format &&
-      row.family === family &&
-      (engine === undefined || row.engine === engine),
+    (row) => row.device === device.name && row.format === format && row.family === family && row.engine === engine,
   );
   if (preset !== undefined) {
     const { computeShare, hiddenShare, memoryShare = MEMORY_SHARE, basis } = preset;
@@ -78,9 +74,9 @@ const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
       "DeepSeek-V3 report: 1,543 tokens/s on each of 2,048, taken as micro-batches of one sequence, selective recomputation and all communication hidden by DualPipe",
   },
   {
-    ...{ engine: "automodel", device: "h100", format: "bf16", family: "moe", computeShare: 0.33, hiddenShare: 1 },
+    ...{ engine: "automodel", device: "h100", format: "bf16", family: "moe", computeShare: 0.43, hiddenShare: 0.5 },
     basis:
-      "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as full recomputation and communication hidden",
+      "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as PP4 VP8 EP64, full recomputation, no MTP and half of communication hidden",
   },
   {
     ...{ engine: "megatron", device: "a100", format: "bf16", family: "dense", computeShare: 0.78, hiddenShare: 0.5 },
@@ -114,3 +110,6 @@ const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
     basis: "torchtitan benchmarks, Llama 3 8B compiled with fp8 on 8 devices",
   },
 ];
+
+/** Engines that a preset exists for. */
+export const CALIBRATED_ENGINES: readonly string[] = [...new Set(EFFICIENCY_PRESETS.map(({ engine }) => engine))];

@@ -13,6 +13,9 @@ export type Confidence = (typeof CONFIDENCES)[number];
 export const PEAK_FORMATS = ["fp32", "fp16", "bf16", "fp8", "int8", "fp4"] as const;
 export type PeakFormat = (typeof PEAK_FORMATS)[number];
 
+/** Cells of a row that may have a confidence of their own; `default` is that of the others. */
+export const CONFIDENCE_CELLS = ["default", "memory", "bandwidth", ...PEAK_FORMATS, "link", "network", "watts"];
+
 /** Devices that reach each other through the fast link; beyond them the network carries the bytes. */
 export interface LinkDomain {
   /** One-way bytes per second of one device over the fast link (NVLink, xGMI, PCIe). */
@@ -41,7 +44,7 @@ export interface Device {
   readonly watts: number | undefined;
   /** Share of the bf16 peak that large matrix products reach; undefined where nobody measured it. */
   readonly matmulShare: number | undefined;
-  /** Confidence by cell (`memory`, `bandwidth`, `fp8`, `link`, `network`, `watts`); others have `default`. */
+  /** Confidence by cell, one of `CONFIDENCE_CELLS`. */
   readonly confidence: Readonly<{ default: Confidence } & Record<string, Confidence>>;
   readonly source: string;
 }

@@ -3,6 +3,7 @@
 export { devicesPerNode, parseGpus, type Cluster } from "./cluster.ts";
 export { confidenceOf, type Confidence, type Device, type LinkDomain, type PeakFormat } from "./hardware.ts";
 export {
+  brokenIdentity,
   checkLayout,
   completeLayout,
   expertDataParallel,
@@ -33,6 +34,7 @@ export {
   type SearchSettings,
 } from "./search.ts";
 export { summarise, type TrainingSummary } from "./summary.ts";
+export { evaluatorOfConfig } from "./configured-evaluator.ts";
 export { configuredLayout } from "./configured-layout.ts";
 export { parameterInfluence, type Costs, type Influence, type Trial } from "./influence.ts";
 export { modelShape, withAdapters, withoutMtp, type ModelShape } from "./shape.ts";
@@ -43,7 +45,7 @@ export { costOf, energyOf } from "./cost.ts";
 export { BOUND, planInference, type InferencePlan } from "./inference.ts";
 export { KV_FORMATS, type KvFormat } from "./kv-cache.ts";
 export { planLocal, planLocalMixes, type LocalPlan } from "./local-run.ts";
-export { efficiencyFor } from "./efficiency.ts";
+export { CALIBRATED_ENGINES, efficiencyFor } from "./efficiency.ts";
 export {
   createTrainingEvaluator,
   DEFAULT_MARGIN,

@@ -88,6 +88,38 @@ describe("an inference plan", () => {
     expect(at({ expandedKv: true }).kvTokenBytes).toBe(at({}).kvTokenBytes * (4_997_120 / 70_272));
   });
 
+  it("answers sooner the more of a prompt is cached, and counts cached tokens in the rate of prompts", () => {
+    const at = (cachedShare: number, chunk = 8192) => {
+      const settings = { devices: 8, tp: 8, prompt: 4096, chunk, cachedShare };
+      const { prefill, explain } = planInference(V3, device("h200"), settings);
+      const { ttftSeconds, tokensPerSecPerDevice } = prefill;
+      expect(tokensPerSecPerDevice).toBeCloseTo(4096 / (8 * ttftSeconds), 9);
+      const [todo, pass, core] = ["prefill.todo", "chunk", "prefill.core"].map((name) => explain(name).value);
+      return { ttft: ttftSeconds, todo, pass, core, passSeconds: explain("prefill.pass").value };
+    };
+    const [none, half, most] = [0, 0.5, 0.875].map((cached) => at(cached));
+    expect([none, half, most].map((plan) => plan!.todo)).toEqual([4096, 2048, 512]);
+    expect(half!.ttft).toBeLessThan(none!.ttft);
+    expect(most!.ttft).toBeLessThan(half!.ttft);
+    expect(half!.core! / none!.core!).toBeCloseTo(1.5, 9);
+    const passes = at(0.5, 512);
+    expect(passes).toMatchObject({ pass: 512, ttft: 4 * passes.passSeconds });
+  });
+
+  it("keeps and reads an MTP layer in tensor-parallel parts, and refuses drafts of a model without one", () => {
+    const at = (tp: number, drafts: number) => planInference(V3, device("h200"), { devices: 8, tp, batch: 8, drafts });
+    const { explain, memory } = at(8, 1);
+    const [dense, elements] = ["mtp.dense", "mtp.elements"].map((name) => explain(name).value);
+    const [each, expert] = ["dense.bytes", "moe.bytes"].map((name) => explain(name).value);
+    const { bytes } = memory.find(({ name }) => name === "weights.mtp")!;
+    expect(bytes).toBeCloseTo((dense! * each! + elements! * expert!) / 8, 3);
+    const read = (tp: number): number => at(tp, 1).explain("read.drafts").value;
+    expect(read(8)).toBeLessThan(read(1));
+    expect(() => planInference(shapeOf("deepseek-v2"), H800, { drafts: 1 })).toThrowErrorMatchingInlineSnapshot(
+      `[ConfigError: drafts: must be 0 for a model without MTP layers, got 1; choose 0, or a model with them]`,
+    );
+  });
+
   it("gains from MTP where memory is the limit, not its full 1 + p", () => {
     const at = (drafts: number) =>
       planInference(V3, device("h200"), { devices: 8, tp: 8, batch: 1, drafts, acceptance: 0.85 }).decode.tpotSeconds;
@@ -137,7 +169,7 @@ describe("the batch curve", () => {
     expect(next.decode.tpotSeconds > 0.05 || next.totalBytes > memory).toBe(true);
     expect(largestBatch(V3, device("h200"), { ...settings, slo: { tpotSeconds: 1e-4 } })).toBeUndefined();
     expect(() => parseSlo("tpot=fast")).toThrowErrorMatchingInlineSnapshot(
-      `[ConfigError: --slo: must be ttft=TIME,tpot=TIME or one of them, got "tpot=fast"; for example ttft=2s,tpot=50ms]`,
+      `[ConfigError: --slo: must be ttft=TIME,tpot=TIME or one of them, each time with its unit (ms or s), got "tpot=fast"; for example ttft=2s,tpot=50ms]`,
     );
   });
 });

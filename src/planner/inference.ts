@@ -113,6 +113,12 @@ const BYTES = "bytes";
 /** name, formula, unit, meaning */
 type Short = readonly [string, string, string, string];
 
+/** Engines compute at least the last token of a prompt, whatever the prefix cache has. */
+const PROMPTS: readonly Short[] = [
+  ["prefill.todo", "max(1, prompt * (1 - cached))", "tokens", "of a prompt that the prefix cache does not have"],
+  ["chunk", "min(chunk.limit, prefill.todo)", "tokens", "of one prefill pass of a rank"],
+];
+
 const MEMORY: readonly Short[] = [
   ["weights.dense", "dense.elements * dense.bytes / tp", BYTES, "attention, dense FFNs and shared experts"],
   ["weights.wide", "wide.elements * 2", BYTES, "routers and norms, bf16, on every device"],
@@ -123,7 +129,12 @@ const MEMORY: readonly Short[] = [
     BYTES,
     "routed experts and their redundant copies",
   ],
-  ["weights.mtp", "mtp.used * (mtp.dense * dense.bytes + mtp.elements * moe.bytes / devices)", BYTES, "MTP layers"],
+  [
+    "weights.mtp",
+    "mtp.used * (mtp.dense * dense.bytes / tp + mtp.elements * moe.bytes / devices)",
+    BYTES,
+    "MTP layers",
+  ],
   ["kv.cache", "kv.token * sequences * context", BYTES, "cached latents, or keys and values"],
   ["workspace.logits", "4 * sequences * mtp.width * vocab / tp", BYTES, "float32 logits of one step"],
   ["workspace.chunk", "2 * chunk * widest / tp", BYTES, "widest activations of one prefill pass"],
@@ -141,7 +152,7 @@ const TIMES: readonly Short[] = [
   ],
   [
     "read.drafts",
-    "mtp.drafts * (mtp.dense * dense.bytes + mtp.elements * moe.bytes / devices * moe.distinct / max(moe.experts, 1) + head.elements * 2 / tp)",
+    "mtp.drafts * (mtp.dense * dense.bytes / tp + mtp.elements * moe.bytes / devices * moe.distinct / max(moe.experts, 1) + head.elements * 2 / tp)",
     BYTES,
     "MTP layers and head, once for each draft",
   ],
@@ -203,25 +214,20 @@ const TIMES: readonly Short[] = [
     SECONDS,
     "one pass of `chunk` tokens",
   ],
-  ["prefill.ttft", "prefill.pass * max(1, prompt * (1 - cached) / chunk)", SECONDS, "to the first token, no queue"],
-  [
-    "prefill.rate",
-    "chunk / (prefill.pass * tp * (1 - cached))",
-    "tokens per second",
-    "of prompts, cached ones counted",
-  ],
+  ["prefill.ttft", "prefill.pass * prefill.todo / chunk", SECONDS, "to the first token, no queue"],
+  ["prefill.rate", "prompt / (prefill.ttft * tp)", "tokens per second", "of prompts, cached ones counted"],
 ];
 
 const rowOf = ([name, formula, unit, meaning]: Short): FormulaRow => ({ name, formula, unit, meaning });
 
 /**
- * @throws ConfigError when the devices cannot be dealt out or have no link to each other. @throws ConfigError for a
- * precision that the device does not accelerate.
+ * @throws ConfigError when the devices cannot be dealt out or have no link to each other, for a precision that the
+ * device does not accelerate, and for drafts of a model without MTP layers.
  */
 export function planInference(shape: ModelShape, device: Device, settings: InferenceSettings = {}): InferencePlan {
   const inputs = inputsOf(shape, device, settings);
   const names: InputRow[] = Object.entries(inputs).map(([name, [, unit, meaning]]) => ({ name, unit, meaning }));
-  const sheet = compileSheet([names], [...MEMORY, ...TIMES].map(rowOf));
+  const sheet = compileSheet([names], [...PROMPTS, ...MEMORY, ...TIMES].map(rowOf));
   const registers = sheet.createRegisters();
   for (const [name, [value]] of Object.entries(inputs)) registers[sheet.slot(name)] = value;
   sheet.run(registers);
@@ -261,12 +267,14 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
   const { weights = "fp8", devices = 1, tp = 1, batch = 1, context = 4096, overlap = false } = settings;
   const { chunk = 8192, prompt = context, cachedShare = 0, drafts = 0, acceptance = 0.85 } = settings;
   checkDevices(device, settings);
+  checkDrafts(shape, drafts);
   const format = weightFormat(weights);
   const dp = devices / tp;
   const width = 1 + drafts;
   const linear = decodeFlopsPerToken(shape, 0);
   const absorbed = settings.expandedKv !== true;
-  const prefill = flopsPerToken(shape, { seqLen: prompt, mtp: false }).forward;
+  // Tokens that are not cached stand at the end of the prompt: they attend to prompt · (1 + cached) / 2 on average.
+  const prefill = flopsPerToken(shape, { seqLen: prompt * (1 + cachedShare), mtp: false }).forward;
   return {
     ...parameterInputs(shape),
     ...expertInputs(shape, batch * width, settings),
@@ -281,7 +289,7 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
     sequences: [batch / dp, "sequences", "of one data-parallel rank"],
     context: [context, "tokens", "cached for each sequence"],
     prompt: [prompt, "tokens", "of a prompt"],
-    chunk: [Math.min(chunk, prompt), "tokens", "of one prefill pass of a rank"],
+    "chunk.limit": [chunk, "tokens", "of one prefill pass of a rank at most"],
     cached: [cachedShare, "share", "of a prompt that the prefix cache has"],
     overlap: [Number(overlap), "", "1 when communication hides behind another micro-batch"],
     "mtp.drafts": [drafts, "tokens", "drafted in a step"],
@@ -295,7 +303,7 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
       "attention's core, decoding",
     ],
     "prefill.linear": [linear, "FLOP per token", "matrix products of prefill"],
-    "prefill.core": [prefill - linear, "FLOP per token", "attention's core over half the prompt on average"],
+    "prefill.core": [prefill - linear, "FLOP per token", "attention's core over prompt * (1 + cached) / 2"],
     "device.peak": [peakOf(device, format.compute), "FLOP/s", `dense ${format.compute} peak`],
     "device.core_peak": [peakOf(device, "bf16"), "FLOP/s", "dense bf16 peak, for attention's core"],
     "device.bandwidth": [device.memoryBytesPerSec, "bytes per second", "of the memory"],
@@ -315,6 +323,11 @@ function checkDevices(device: Device, { devices = 1, tp = 1, batch = 1 }: Infere
     const cure = "add network_gb_per_s to a row of your own, or use fewer devices";
     throw new ConfigError(`${device.name}.network`, `must be known for more than ${linked} devices`, devices, cure);
   }
+}
+
+function checkDrafts({ nMtpLayers }: ModelShape, drafts: number): void {
+  if (drafts === 0 || nMtpLayers > 0) return;
+  throw new ConfigError("drafts", "must be 0 for a model without MTP layers", drafts, "choose 0, or a model with them");
 }
 
 function kvOnOneDevice(shape: ModelShape, { kv = "bf16", expandedKv = false, tp = 1 }: InferenceSettings): number {

@@ -57,6 +57,21 @@ describe("on DeepSeek-V3", () => {
   });
 });
 
+test("a rank of adapters costs memory and work, and less than training all weights", () => {
+  const of = (preset: object) =>
+    parameterInfluence({ preset: "deepseek-v2-lite", ...preset }, findParameter("lora_rank"));
+  const [half, double] = of({ lora_rank: 16 }).trials;
+  const [now, all] = [of({ lora_rank: 16 }).now, of({}).now];
+  const costs = [half, now, double, all].map(
+    (trial) => (trial !== undefined && "costs" in trial ? trial.costs : null)!,
+  );
+  for (const cost of ["trainingBytes", "flopsPerToken"] as const) {
+    const [first, ...others] = costs.map((one) => one[cost]);
+    expect([first!, ...others]).toEqual([first!, ...others].toSorted((a, b) => a - b));
+    expect(new Set([first, ...others]).size).toBe(4);
+  }
+});
+
 test("what a row says that parameters and cache do, they do", () => {
   const wrong = listParameters()
     .filter(

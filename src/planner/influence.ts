@@ -12,14 +12,10 @@ import {
   type Value,
 } from "../config/index.ts";
 import { FathomError } from "../core/errors.ts";
+import { evaluatorOfConfig } from "./configured-evaluator.ts";
 import { configuredLayout } from "./configured-layout.ts";
-import { device } from "./devices.ts";
-import { efficiencyFor } from "./efficiency.ts";
 import { kvBytesPerToken } from "./kv-cache.ts";
-import { checkLayout, fullRecomputeShare, worldSize } from "./layout.ts";
-import { precisionRecipe } from "./precision.ts";
-import { modelShape, type ModelShape } from "./shape.ts";
-import { createTrainingEvaluator } from "./training.ts";
+import { fullRecomputeShare } from "./layout.ts";
 import { flopsPerToken } from "./work.ts";
 
 /** What a configuration costs. */
@@ -81,10 +77,11 @@ function tryValue(base: string | ConfigInput, change: Readonly<Record<string, Va
 
 /** @throws ConfigError when the layout is not legal for the model. */
 function costsOf(config: ResolvedConfig): Costs {
-  const plan = blueprint(config.model);
-  const shape = modelShape(plan);
-  const { seqLen, recompute } = configuredLayout(config);
-  const { total, activated } = countParameters(plan);
+  const evaluator = evaluatorOfConfig(config);
+  const { shape } = evaluator.job;
+  const layout = configuredLayout(config);
+  const { seqLen, recompute } = layout;
+  const { total, activated } = countParameters(blueprint(config.model));
   const work = flopsPerToken(shape, {
     seqLen,
     fullRecompute: fullRecomputeShare(recompute),
@@ -93,20 +90,8 @@ function costsOf(config: ResolvedConfig): Costs {
   return {
     total,
     activated,
-    trainingBytes: trainingBytes(config, shape),
+    trainingBytes: evaluator.evaluate(layout).memoryBytes,
     kvBytesPerToken: kvBytesPerToken(shape, config.quantization.kvCacheDtype, config.runtime.attnImpl === "naive"),
     flopsPerToken: work.training + work.recompute,
   };
-}
-
-function trainingBytes({ parallel, hardware, ...rest }: ResolvedConfig, shape: ModelShape): number {
-  const layout = configuredLayout({ parallel, ...rest });
-  const world = worldSize(layout);
-  checkLayout(layout, shape, world);
-  const recipe = precisionRecipe(parallel.precisionRecipe);
-  const cluster = { device: device(hardware.device), count: world };
-  const family = shape.nRoutedExperts > 0 ? "moe" : "dense";
-  const efficiency = efficiencyFor({ cluster, format: recipe.compute, family });
-  const job = { shape, recipe, cluster, efficiency, margin: hardware.memoryMargin };
-  return createTrainingEvaluator(job).evaluate(layout).memoryBytes;
 }

@@ -57,7 +57,7 @@ describe("a layout", () => {
 
   test("the message has the identity and its numbers", () => {
     expect(() => checkLayout(completeLayout({ ...base, tp: 3 }, 2048), V3, 2048)).toThrowErrorMatchingInlineSnapshot(
-      `[ConfigError: layout: identity "world": TP·CP·DP·PP = world (3·1·42.666666666666664·16 against 2048), got "TP3 PP16 VP1 CP1 EP64 ETP1 DP42.666666666666664 ZeRO-1 1f1b recompute none MBS1"; change one of the numbers, or leave them out and let the search choose]`,
+      `[ConfigError: layout: identity "world": TP·CP·DP·PP = world: TP·CP·PP (3·1·16) does not divide 2048 devices, got "TP3 PP16 VP1 CP1 EP64 ETP1 DP? ZeRO-1 1f1b recompute none MBS1"; change one of the numbers, or leave them out and let the search choose]`,
     );
   });
 

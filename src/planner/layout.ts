@@ -117,7 +117,11 @@ interface Identity {
 }
 
 const divides = (divisor: number, n: number): boolean => n % divisor === 0;
-const isDual = ({ schedule }: Layout): boolean => schedule === "dualpipe" || schedule === "dualpipev";
+
+/** Whether a rank runs forward of one direction beside backward of the other. */
+export function isTwoWay({ schedule }: Pick<Layout, "schedule">): boolean {
+  return schedule === "dualpipe" || schedule === "dualpipev";
+}
 
 /** In the order in which they are checked: each may rely on those before it. */
 export const IDENTITIES: readonly Identity[] = [
@@ -132,7 +136,10 @@ export const IDENTITIES: readonly Identity[] = [
   {
     name: "world",
     holds: (l, _, world) => Number.isSafeInteger(l.dp) && l.dp >= 1 && worldSize(l) === world,
-    rule: (l, _, world) => `TP·CP·DP·PP = world (${l.tp}·${l.cp}·${l.dp}·${l.pp} against ${world})`,
+    rule: (l, _, world) =>
+      Number.isSafeInteger(l.dp)
+        ? `TP·CP·DP·PP = world (${l.tp}·${l.cp}·${l.dp}·${l.pp} against ${world})`
+        : `TP·CP·DP·PP = world: TP·CP·PP (${l.tp}·${l.cp}·${l.pp}) does not divide ${world} devices`,
   },
   {
     name: "expert-world",
@@ -180,9 +187,9 @@ export const IDENTITIES: readonly Identity[] = [
   },
   {
     name: "schedule",
-    holds: (l) => (l.schedule === "interleaved" ? l.vp > 1 && l.pp > 1 : l.vp === 1) && (!isDual(l) || l.pp > 1),
+    holds: (l) => (l.schedule === "interleaved" ? l.vp > 1 && l.pp > 1 : l.vp === 1) && (!isTwoWay(l) || l.pp > 1),
     rule: (l) =>
-      isDual(l)
+      isTwoWay(l)
         ? `${l.schedule} has PP above 1 and VP 1 (PP ${l.pp}, VP ${l.vp})`
         : `VP above 1 goes with the interleaved schedule and PP above 1 (VP ${l.vp}, PP ${l.pp}, ${l.schedule})`,
   },
@@ -223,6 +230,6 @@ export function checkLayout(layout: Layout, model: LayoutModel, world: number): 
 
 /** `TP1 PP16 VP1 CP1 EP64 ETP1 DP128 ZeRO-1 1f1b recompute none MBS1` */
 export function layoutText(l: Layout): string {
-  const degrees = `TP${l.tp} PP${l.pp} VP${l.vp} CP${l.cp} EP${l.ep} ETP${l.etp} DP${l.dp}`;
+  const degrees = `TP${l.tp} PP${l.pp} VP${l.vp} CP${l.cp} EP${l.ep} ETP${l.etp} DP${Number.isSafeInteger(l.dp) ? l.dp : "?"}`;
   return `${degrees} ZeRO-${l.zero} ${l.schedule} recompute ${l.recompute} MBS${l.microBatchSize}`;
 }

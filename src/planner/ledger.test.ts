@@ -14,13 +14,15 @@ import { createTrainingEvaluator } from "./training.ts";
 const shapeOf = (name: string, settings = {}): ModelShape => modelShape(blueprint(resolveConfig(name, settings).model));
 const v3 = shapeOf("deepseek-v3");
 const lora = { rank: 16, targets: ["attn.wq_a", "attn.wq_b", "attn.wo", "ffn.experts.w1", "ffn.experts.w2"] };
+const tied = shapeOf("tiny", { tie_word_embeddings: true });
 
 const JOBS = [
   { shape: v3, precision: "fp8" },
   { shape: withoutMtp(v3), precision: "bf16" },
   { shape: shapeOf("deepseek-v2-lite"), precision: "bf16-bf16-moments" },
   { shape: withAdapters(shapeOf("deepseek-v2-lite"), lora), precision: "bf16", frozenBytes: NF4_BYTES },
-  { shape: shapeOf("tiny", { tie_word_embeddings: true }), precision: "fp32" },
+  { shape: tied, precision: "fp32" },
+  { shape: withAdapters(tied, { rank: 4, targets: ["attn.wo"] }), precision: "bf16", frozenBytes: NF4_BYTES },
 ].map(({ precision, ...job }) => {
   const cluster = { device: device("a100"), count: 2 ** 20 };
   const recipe = { ...precisionRecipe(precision), compute: "bf16" as const };
@@ -76,6 +78,21 @@ test("on 10,000 random layouts the tensors of the ledger sum to what the evaluat
 function expectEqual(a: number, b: number, what: string): void {
   if (Math.abs(a - b) > 1e-9 * Math.max(a, b)) throw new Error(`${what}: ${a} must be ${b}`);
 }
+
+test("the copy of a tied embedding below adapters is frozen on the last stage, in the ledger and in the buckets", () => {
+  const job = JOBS.at(-1)!;
+  const layout = completeLayout({ pp: 2, globalBatchSize: 2, seqLen: 64 }, 2);
+  const lines = memoryLedger(job, layout, 1);
+  const copy = lines.filter(({ name }) => name === "embed (copy)");
+  expect(copy.map(({ part, bytes }) => [part, bytes])).toEqual([["weights", tied.vocabSize * tied.dim * NF4_BYTES]]);
+  const parts = ledgerParts(lines);
+  const [weights, gradients, moments] = job.read(layout, job.stages(layout)[1]!, [
+    ...["memory.weights", "memory.gradients", "memory.moments"],
+  ]);
+  expectEqual(parts.weights, weights!, "weights");
+  expectEqual(parts.gradients, gradients!, "gradients");
+  expectEqual(parts.moments, moments!, "moments");
+});
 
 test("the fullest stage is the fullest of all stages", () => {
   const job = JOBS[0]!;

@@ -21,6 +21,8 @@ export interface PrecisionRecipe {
   readonly secondMomentBytes: number;
   /** Bytes of an activation that is kept for backward. */
   readonly activationBytes: number;
+  /** Other widths by the activation's name, scales included; 0 for what this recipe never keeps. */
+  readonly keptBytes?: Readonly<Record<string, number>>;
   /** Bytes of one element that is sent to an expert, scales included. */
   readonly dispatchBytes: number;
   readonly source: string;
@@ -29,10 +31,32 @@ export interface PrecisionRecipe {
 /** One float32 scale for 128 elements of one byte. */
 const FP8_WITH_SCALES = 1 + 4 / 128;
 
+/** E5M6 with one scale for 128 elements, a power of two that takes a byte. */
+const E5M6_WITH_SCALES = 12 / 8 + 1 / 128;
+
+/**
+ * What the fp8 recipe keeps for backward: inputs of its linear layers and of SwiGLU in fp8, the input of the linear
+ * layer after attention in E5M6. The expert's output is not among what the report keeps: the gate's gradient comes from
+ * SwiGLU's output, as where the gate multiplies before the second matrix. The rest is bf16.
+ *
+ * **Source:** DeepSeek-V3 report 3.3.3. The expert's output is an assumption (Megatron-Core multiplies there).
+ */
+const DEEPSEEK_KEPT: Readonly<Record<string, number>> = {
+  ...Object.fromEntries(
+    [
+      ...["norm", "q_norm", "kv_norm", "ffn_norm", "routed_in"],
+      ...["gate_up", "shared_gate_up", "routed_gate_up", "product", "shared_product", "routed_product"],
+    ].map((name) => [name, FP8_WITH_SCALES]),
+  ),
+  attention_out: E5M6_WITH_SCALES,
+  routed_out: 0,
+};
+
 /** nf4: half a byte, an 8-bit scale for 64 elements, a float32 scale for 256 of those. */
 export const NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256);
 
-const FROZEN_BYTES: Readonly<Record<string, number>> = { bf16: 2, fp8: 1, nf4: NF4_BYTES };
+/** Scales of fp8 and int8, one for many elements, are left out. */
+const FROZEN_BYTES: Readonly<Record<string, number>> = { bf16: 2, fp8: 1, int8: 1, nf4: NF4_BYTES };
 
 /** Bytes of a frozen weight below adapters. @throws ConfigError for an unknown format. */
 export function frozenWeightBytes(format: string): number {
@@ -71,6 +95,7 @@ export const PRECISION_RECIPES: readonly PrecisionRecipe[] = [
     momentBytes: 2,
     secondMomentBytes: 2,
     dispatchBytes: FP8_WITH_SCALES,
+    keptBytes: DEEPSEEK_KEPT,
     source: "DeepSeek-V3 report 3.3; weight and its transposed copy one byte each",
   },
   { ...BF16, name: "fp8-bf16-states", compute: "fp8", source: "fp8 products on bf16 weights and activations" },

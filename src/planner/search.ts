@@ -61,7 +61,7 @@ export interface SearchSettings {
 }
 
 export interface SearchResult {
-  /** The fastest layouts that fit, fastest first; equally fast ones by memory, then in the order of the grid. */
+  /** The fastest layouts that fit, fastest first; equally fast ones by kinds of parallelism, memory, order of the grid. */
   readonly best: readonly Evaluation[];
   /** Of the layouts that were evaluated and do not fit, the one that needs the least memory. */
   readonly nearest: Evaluation | undefined;
@@ -103,7 +103,7 @@ interface Structure {
 }
 
 /** Sums in another order may differ in the last digits; a bound cuts only beyond this. */
-const ROUNDING = 1 + 1e-12;
+const ROUNDING = 1 + 1e-7;
 
 /** The fastest layouts of the grid, and what became of all others. */
 export function searchLayouts(evaluator: TrainingEvaluator, settings: SearchSettings): SearchResult {
@@ -249,6 +249,21 @@ class BestList {
 }
 
 function compare(a: Ranked, b: Ranked): number {
-  const { stepSec, memoryBytes } = a.evaluation;
-  return stepSec - b.evaluation.stepSec || memoryBytes - b.evaluation.memoryBytes || a.order - b.order;
+  const { layout, memoryBytes } = a.evaluation;
+  return (
+    comparedSec(a) - comparedSec(b) ||
+    kindsOfParallelism(layout) - kindsOfParallelism(b.evaluation.layout) ||
+    memoryBytes - b.evaluation.memoryBytes ||
+    a.order - b.order
+  );
+}
+
+/** Sums in another order are the same time. */
+function comparedSec({ evaluation }: Ranked): number {
+  return Number(evaluation.stepSec.toPrecision(9));
+}
+
+/** Data parallelism is not counted: it is what the others leave. */
+function kindsOfParallelism({ tp, pp, vp, cp, ep, etp }: Layout): number {
+  return [tp, pp, vp, cp, ep, etp].filter((degree) => degree > 1).length;
 }

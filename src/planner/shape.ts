@@ -153,6 +153,11 @@ type Find = (part: string) => ParameterSpec | undefined;
 
 function attentionShape(model: ModelConfig, find: Find): AttentionShape {
   const { nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = model;
+  if (model.attention === "csa") {
+    const rule =
+      "compressed sparse attention (DeepSeek-V4) cannot be planned yet: its parameters are counted (`fathom params`), not its activations, FLOPs and cache";
+    throw new UnsupportedError("plan", rule, "csa", ["mla", "mha", "gqa"], "plan a model with one of these attentions");
+  }
   if (find("attn.wkv_b") !== undefined) {
     return { kind: "mla", nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
   }

@@ -56,7 +56,8 @@ interface ParameterInput extends InputRow {
 
 /** Elements of each part of each holder; parts without elements are left out. */
 export function parameterInputs(shape: ModelShape): ParameterInput[] {
-  return holders(shape).flatMap((holder) => [
+  const all = holders(shape);
+  const parts = all.flatMap((holder) => [
     ...TRAINING.flatMap((training) =>
       PARTS.map((part) => ({
         name: `${holder.name}.${training.prefix}${part.suffix}`,
@@ -74,6 +75,8 @@ export function parameterInputs(shape: ModelShape): ParameterInput[] {
       value: sum(holder.parameters.filter(({ kind }) => kind === "buffer")),
     },
   ]);
+  const copies = all.flatMap(({ parameters }) => parameters).filter(({ name }) => name === TIED_COPY);
+  return [...parts, ...copies.map(({ elements }) => ({ ...TIED_INPUT, value: elements }))];
 }
 
 function partElements({ parameters }: Holder, { kind }: Training, part: (typeof PARTS)[number]): number {
@@ -92,11 +95,12 @@ function sum(parameters: readonly PlanParameter[]): number {
   return parameters.reduce((total, { elements }) => total + elements, 0);
 }
 
-/** `front.copy` is the tied embedding's second place. */
-export const TIED_INPUT: InputRow = {
+/** The tied embedding's second place. */
+const TIED_INPUT: InputRow = {
   name: "back.copy",
   unit: "elements",
   meaning: "embedding that a tied head repeats on the last of several stages",
+  source: "blueprint",
 };
 
 const ZERO = "Rajbhandari et al. 2020";
@@ -139,7 +143,8 @@ function localRows(holder: Holder, training: Training): FormulaRow[] {
   return [false, true].map((expert) => {
     const parts = PARTS.filter((part) => part.expert === expert && partElements(holder, training, part) > 0);
     const terms = parts.map(({ suffix, cut }) => `${holder.name}.${training.prefix}${suffix}${cut}`);
-    if (holder.name === "back" && !expert && training.prefix === "") terms.push("if(ge(pp, 2), back.copy, 0) / tp");
+    const isCopy = ({ name, kind }: PlanParameter): boolean => name === TIED_COPY && kind === training.kind;
+    if (!expert && holder.parameters.some(isCopy)) terms.push(`if(ge(pp, 2), ${TIED_INPUT.name}, 0) / tp`);
     return {
       name: `${holder.name}.${training.prefix}${expert ? "expert_params" : "params"}`,
       formula: terms.join(" + ") || "0",

@@ -17,6 +17,9 @@ const seconds = (name: string, formula: string, meaning: string, source?: string
   ...(source === undefined ? {} : { source }),
 });
 
+/** Schedules of one direction have no other work beside all-to-all: what an engine hides of it is at most the usual half. */
+const ONE_WAY_HIDDEN_SHARE = 0.5;
+
 /** Forward, backward and recomputation of one layer of each kind for one micro-batch. */
 export function layerTimeRows(shape: ModelShape): FormulaRow[] {
   return [
@@ -26,6 +29,13 @@ export function layerTimeRows(shape: ModelShape): FormulaRow[] {
       formula: "peak.bf16 * compute_share",
       unit: "FLOP/s",
       meaning: "attention's core and the head",
+    },
+    {
+      name: "hidden.sent",
+      formula: `if(two_way, hidden_share, min(hidden_share, ${ONE_WAY_HIDDEN_SHARE}))`,
+      unit: "",
+      meaning: "share of expert, context and pipeline communication that runs behind computation (an assumption)",
+      source: "DeepSeek-V3 report 3.2.1: DualPipe hides it behind the other direction; elsewhere at most half",
     },
     { name: "rate.memory", formula: "memory_rate * memory_share", unit: "bytes/s", meaning: "memory" },
     ...shape.kinds.flatMap(kindRows),
@@ -49,7 +59,11 @@ function kindRows(kind: LayerKind): FormulaRow[] {
         ]
       : []),
     seconds(`${k}.time.core`, `${k}.flops.core * tokens / tp / rate.bf16`, "forward, attention's core"),
-    seconds(`${k}.time.other`, `2 * ${k}.act / rate.memory`, "forward: each kept tensor written once and read once"),
+    seconds(
+      `${k}.time.other`,
+      `2 * ${k}.act.made / rate.memory`,
+      "forward: each of the layer's tensors written once and read once",
+    ),
     seconds(
       `${k}.time.forward`,
       `${k}.time.dense${isMoe ? ` + ${k}.time.experts` : ""} + ${k}.time.core + ${k}.time.other`,
@@ -64,7 +78,7 @@ function kindRows(kind: LayerKind): FormulaRow[] {
     seconds(
       `${k}.time.recompute`,
       `recompute.full * ${k}.time.forward + (1 - recompute.full) * recompute.selective * ` +
-        `(${k}.flops.cheap * tokens / tp / rate + 2 * ${k}.act.cheap / rate.memory)`,
+        `(${k}.flops.cheap * tokens / tp / rate + 2 * ${k}.act.made_again / rate.memory)`,
       "forward work that backward repeats",
     ),
     seconds(
@@ -76,6 +90,22 @@ function kindRows(kind: LayerKind): FormulaRow[] {
       `${k}.sent.backward`,
       `(1 + recompute.full) * ${k}.sent.forward + ${k}.cp.time`,
       "backward: as forward, keys and values with their gradients; whole-layer recomputation sends again",
+    ),
+    seconds(
+      `${k}.cp.exposed`,
+      `${k}.cp.time - min(hidden.sent * ${k}.cp.time, ${k}.time.core)`,
+      "context parallelism that is not hidden: at most behind attention's core",
+      "Liu et al. 2023: the ring overlaps blockwise attention",
+    ),
+    seconds(
+      `${k}.exposed.forward`,
+      `${k}.cp.exposed${isMoe ? ` + (1 - hidden.sent) * ${k}.ep.time` : ""}`,
+      "forward, communication that is not hidden",
+    ),
+    seconds(
+      `${k}.exposed.backward`,
+      `(1 + recompute.full) * ${k}.exposed.forward + ${k}.cp.exposed`,
+      "backward, likewise",
     ),
   ];
 }
@@ -104,6 +134,16 @@ export function stageTimeRows(shape: ModelShape): FormulaRow[] {
     ),
     seconds("sent.forward", `${over("sent.forward")} + pp.time`, "forward, communication that may be hidden"),
     seconds("sent.backward", `${over("sent.backward")} + pp.time`, "backward, communication that may be hidden"),
+    seconds(
+      "exposed.forward",
+      `${over("exposed.forward")} + (1 - hidden.sent) * pp.time`,
+      "forward, communication that is not hidden",
+    ),
+    seconds(
+      "exposed.backward",
+      `${over("exposed.backward")} + (1 - hidden.sent) * pp.time`,
+      "backward, communication that is not hidden",
+    ),
     seconds(
       "stage.forward",
       exposed("forward"),
@@ -163,7 +203,7 @@ export function runRows(): FormulaRow[] {
 /** Some of what is sent waits, and no more can be hidden than there is work. */
 function exposed(direction: "forward" | "backward"): string {
   const [work, sent] = [`work.${direction}`, `sent.${direction}`];
-  return `max(${work} + (1 - hidden_share) * ${sent}, ${sent})`;
+  return `max(${work} + exposed.${direction}, ${sent})`;
 }
 
 /** Memory besides the states, and the rank's total. */

@@ -132,6 +132,19 @@ describe("time", () => {
   });
 });
 
+test("all-to-all hides behind the other direction of DualPipe, elsewhere at most half; a ring at most behind attention", () => {
+  const efficiency = { ...HALF, hiddenShare: 1 };
+  const evaluator = evaluatorOf(v3, 2048, { efficiency });
+  const read = (input: Partial<LayoutInput>, name: string): number =>
+    evaluator.explain(completeLayout({ pp: 16, ep: 64, globalBatchSize: 15360, seqLen: 4096, ...input }, 2048), name)
+      .value;
+  expect(read({ schedule: "dualpipe" }, "moe.exposed.forward")).toBe(0);
+  expect(read({ schedule: "1f1b" }, "moe.exposed.forward")).toBeCloseTo(read({}, "moe.ep.time") / 2, 12);
+  const ring = { schedule: "dualpipe", cp: 4 } as const;
+  expect(read(ring, "moe.cp.time")).toBeGreaterThan(read(ring, "moe.time.core"));
+  expect(read(ring, "moe.cp.exposed")).toBeCloseTo(read(ring, "moe.cp.time") - read(ring, "moe.time.core"), 12);
+});
+
 function evaluatorRead(evaluator: TrainingEvaluator, layout: ReturnType<typeof completeLayout>, kind: string): number {
   return evaluator.explain(layout, `${kind}.flops.forward`).value;
 }
@@ -159,6 +172,13 @@ describe("communication of V3 at 4,096 tokens", () => {
 
   test("a pipeline hop is 58.7 MB", () => {
     expect(mega(read({}, "pp.bytes"))).toBe(58.7);
+  });
+
+  test("DualPipeV passes each rank twice and sends twice, DualPipe once", () => {
+    const hop = read({}, "pp.bytes");
+    expect(read({ schedule: "dualpipe" }, "pp.bytes")).toBe(hop);
+    expect(read({ schedule: "dualpipev" }, "pp.bytes")).toBe(2 * hop);
+    expect(read({ schedule: "dualpipev" }, "pp.time")).toBeCloseTo(2 * read({}, "pp.time"), 12);
   });
 
   test("a middle stage reduces 3.70 GB of dense gradients and gathers 1.85 GB, experts 1.41 and 0.70 GB", () => {

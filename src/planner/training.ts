@@ -10,12 +10,12 @@ import { ConfigError } from "../core/errors.ts";
 import { LATENCY_SEC, LINK_SHARE, MEMORY_SHARE, type Efficiency } from "./efficiency.ts";
 import { compileSheet, type FormulaRow, type InputRow, type Quantity, type Sheet } from "./formula.ts";
 import { peakOf } from "./hardware.ts";
-import { fullRecomputeShare, numMicroBatches, type Layout } from "./layout.ts";
+import { fullRecomputeShare, isTwoWay, numMicroBatches, type Layout } from "./layout.ts";
 import { leadingStages, stagesOf, type Stage } from "./partition.ts";
 import type { PrecisionRecipe } from "./precision.ts";
 import { bubbleOf } from "./schedules.ts";
 import type { ModelShape } from "./shape.ts";
-import { parameterInputs, stateRows, TIED_INPUT } from "./states.ts";
+import { parameterInputs, stateRows } from "./states.ts";
 import { layerTimeRows, runRows, stageInputNames, stageMemoryRows, stageTimeRows } from "./step-time.ts";
 import { layerInputs, modelValues, mtpCoreRow, totalWorkRows, workInputs, workRows } from "./work.ts";
 
@@ -83,7 +83,7 @@ export interface TrainingEvaluator {
 const DEGREE_INPUTS = [
   ["tp", "tensor-parallel ranks"],
   ["pp", "pipeline-parallel ranks"],
-  ["vp", "virtual stages of a pipeline rank"],
+  ["pp.hops", "chunks of a pipeline rank that a micro-batch passes and is sent on from"],
   ["cp", "context-parallel ranks"],
   ["ep", "expert-parallel ranks"],
   ["etp", "tensor-parallel ranks of an expert"],
@@ -93,6 +93,7 @@ const DEGREE_INPUTS = [
   ["micros", "micro-batches of a step in one pipeline: global batch / (micro-batch · DP)"],
   ["seq", "tokens of a sequence"],
   ["context", "positions that a token attends to on average: half the sequence"],
+  ["two_way", "1 when micro-batches of both directions overlap (DualPipe, DualPipeV), else 0"],
   ["bubble.steps", "factor of the schedule's bubble"],
   ["bubble.backward", "B in the schedule's bubble"],
   ["bubble.weight", "W in the schedule's bubble"],
@@ -123,7 +124,7 @@ const MACHINE_INPUTS = [
   ["peak", "dense peak of the recipe's format"],
   ["peak.bf16", "dense peak in bf16"],
   ["compute_share", "share of the peak that products reach"],
-  ["hidden_share", "share of communication behind computation, but for tensor parallelism"],
+  ["hidden_share", "share of communication that the engine hides behind computation where the schedule lets it"],
   ["memory_rate", "memory's peak rate"],
   ["memory_share", "share of it that kernels reach"],
 ] as const;
@@ -131,7 +132,7 @@ const MACHINE_INPUTS = [
 /** @throws ConfigError when the device lacks a figure that the plan needs. */
 export function createTrainingEvaluator(job: TrainingJob): TrainingEvaluator {
   const { shape } = job;
-  const sheet = compileSheet(inputRows(shape), formulaRows(shape));
+  const sheet = compileSheet(inputRows(shape), formulaRows(job));
   const registers = sheet.createRegisters();
   for (const [name, value] of Object.entries(fixedValues(job))) registers[sheet.slot(name)] = value;
   sheet.run(registers);
@@ -265,13 +266,13 @@ const STAGE_GROUP = 3;
 function inputRows(shape: ModelShape): InputRow[][] {
   const row = ([name, meaning]: readonly [string, string]): InputRow => ({ name, unit: "", meaning });
   const model = [...dimInputs(shape), ...workInputs(shape), ...layerInputs(shape), ...parameterInputs(shape)];
-  const machine = [...MACHINE_INPUTS.map(row), ...model, TIED_INPUT];
+  const machine = [...MACHINE_INPUTS.map(row), ...model];
   return [machine, DEGREE_INPUTS.map(row), SAVING_INPUTS.map(row), stageInputNames(shape)];
 }
 
-function formulaRows(shape: ModelShape): FormulaRow[] {
+function formulaRows({ shape, recipe }: TrainingJob): FormulaRow[] {
   return [
-    ...activationRows(shape),
+    ...activationRows(shape, recipe),
     ...stateRows(shape),
     ...stageMemoryRows(shape),
     ...workRows(shape),
@@ -292,7 +293,6 @@ function fixedValues(job: TrainingJob): Record<string, number> {
   return {
     ...modelValues(shape),
     ...Object.fromEntries(parameterInputs(shape).map(({ name, value }) => [name, value])),
-    "back.copy": shape.tied ? shape.vocabSize * shape.dim : 0,
     weight_bytes: recipe.weightBytes,
     grad_bytes: recipe.gradBytes,
     master_bytes: recipe.masterBytes,
@@ -329,13 +329,18 @@ function linkRates(cluster: Cluster): Record<string, number> {
   };
 }
 
+/** DualPipeV bends the pipeline: a micro-batch passes each rank twice. DualPipe has a chunk for each direction. */
+function hopsOf({ schedule, vp }: Layout): number {
+  return schedule === "dualpipev" ? 2 : vp;
+}
+
 /** In the order of DEGREE_INPUTS and SAVING_INPUTS. */
 function layoutValues(l: Layout): number[] {
   const bubble = bubbleOf(l);
   return [
     l.tp,
     l.pp,
-    l.vp,
+    hopsOf(l),
     l.cp,
     l.ep,
     l.etp,
@@ -345,6 +350,7 @@ function layoutValues(l: Layout): number[] {
     numMicroBatches(l),
     l.seqLen,
     l.seqLen / 2,
+    isTwoWay(l) ? 1 : 0,
     bubble.steps,
     bubble.backward,
     bubble.weight,

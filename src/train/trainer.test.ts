@@ -571,7 +571,7 @@ describe("a checkpoint", () => {
 
   test("is not found in an empty folder", async () => {
     expect(await failure(SavedRun.open(folder))).toMatchInlineSnapshot(
-      `"IoError: RUN: must be a run folder or a model folder with config.json; train one with fathom train, or check the path"`,
+      `"IoError: RUN: must be a run folder, a model folder with config.json or a .gguf file; train one with fathom train, or check the path"`,
     );
   });
 });

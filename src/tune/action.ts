@@ -35,9 +35,11 @@ export interface Action {
 /** A question about the situation, with what follows from each answer, or actions to weigh. */
 export type Node =
   | {
-      readonly ask: string;
-      readonly holds: (situation: Situation) => boolean;
+      readonly ask: string | ((situation: Situation) => string);
+      /** undefined where what is asked for was not measured: the question is passed over. */
+      readonly holds: (situation: Situation) => boolean | undefined;
       readonly yes: readonly Node[];
       readonly no?: readonly Node[];
+      readonly unmeasured?: readonly Node[];
     }
   | Action;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "../config/index.ts";
-import { ConfigError } from "../core/errors.ts";
+import { ConfigError, FormatError } from "../core/errors.ts";
 import { advise, chosenAdvice, findScene, harmfulSettings, parseMetrics, repeatedShare, SCENES } from "./index.ts";
 import { predictTraining } from "./prediction.ts";
 
@@ -27,9 +27,15 @@ describe("advice against a lack of memory", () => {
     }
   });
 
-  test("puts the best gain for its cost first and a new model behind what keeps it", () => {
-    const scores = report.advice.map(({ score }) => score);
-    expect(scores).toEqual(scores.toSorted((a, b) => b - a));
+  test("puts what makes it fit first, then the best gain for its cost, and a new model behind what keeps it", () => {
+    const fits = report.advice.map(({ predicted }) => predicted.memoryBytes <= predicted.limitBytes);
+    expect(report.advice.map(({ overBytes }) => overBytes === 0)).toEqual(fits);
+    expect(new Set(fits).size).toBe(2);
+    expect(fits).toEqual(fits.toSorted((a, b) => Number(b) - Number(a)));
+    for (const enough of [true, false]) {
+      const scores = report.advice.filter((_, i) => fits[i] === enough).map(({ score }) => score);
+      expect(scores).toEqual(scores.toSorted((a, b) => b - a));
+    }
     const kinds = report.advice.map(({ kind }) => kind);
     expect(kinds.indexOf("new model")).toBeGreaterThan(kinds.indexOf("same numbers"));
   });
@@ -47,6 +53,39 @@ describe("advice against a lack of memory", () => {
     const { changes } = report.advice.find(({ name }) => name === "smaller micro-batch")!;
     expect(changes).toEqual({ "training.micro_batch_size": 4 });
     expect(resolve(changes).training.batchSize).toBe(64);
+  });
+
+  test("takes one sequence a pass where the run sets no micro-batch, and says so", () => {
+    const open = advise({ symptom: "slow", resolve: (changes) => resolveConfig("deepseek-v3", changes) });
+    expect(open.job).toMatchObject({ devices: 1, microBatchSize: 1, isMicroBatchAssumed: true });
+    expect(report.job).toEqual({ device: "a100-80gb", devices: 8, microBatchSize: 8, isMicroBatchAssumed: false });
+    const accumulating = { "training.grad_accum_steps": 2 };
+    const given = advise({
+      symptom: "oom",
+      resolve: (changes) => resolveConfig("nano", { ...accumulating, ...changes }),
+    });
+    expect(given.job).toMatchObject({ microBatchSize: 2, isMicroBatchAssumed: false });
+  });
+
+  test("says of a job that fits that the cause is elsewhere, and advises all the same", () => {
+    const fitting = advise({ symptom: "oom", resolve: (changes) => resolveConfig("nano", changes) });
+    expect(fitting.remark).toContain("other processes on the device, fragmentation");
+    expect(fitting.advice.length).toBeGreaterThan(0);
+    expect(report.remark).toBeNull();
+  });
+
+  test("names the recipe in which the model is computed", () => {
+    const asked = (recipe: string) =>
+      advise({
+        symptom: "oom",
+        resolve: (changes) =>
+          resolveConfig("nano", { "hardware.device": "m4-max", "parallel.precision_recipe": recipe, ...changes }),
+      }).steps.find(({ ask }) => ask.includes("float32"));
+    expect(asked("fp32")).toEqual({ ask: expect.stringContaining("precision_recipe is fp32") as string, answer: true });
+    expect(asked("bf16")).toEqual({
+      ask: expect.stringContaining("precision_recipe is bf16") as string,
+      answer: false,
+    });
   });
 
   test("names what the rules of the configuration refuse", () => {
@@ -86,6 +125,16 @@ describe("advice against slowness", () => {
     expect(report.steps[0]).toEqual({ ask: expect.stringContaining("60 %") as string, answer: true });
     expect(report.advice.map(({ name }) => name)).toContain("look for what the planner does not know");
   });
+
+  test("does not ask for the speed of a run that was not measured", () => {
+    const metrics = parseMetrics('{"step":1,"loss":3}\n', "run.jsonl");
+    expect(metrics.tokensPerSec).toBeUndefined();
+    for (const measured of [{ metrics }, {}]) {
+      const { steps, advice } = advise({ symptom: "slow", resolve, ...measured });
+      expect(steps.map(({ ask }) => ask)).not.toContainEqual(expect.stringContaining("60 %"));
+      expect(advice.map(({ name }) => name)).not.toContain("look for what the planner does not know");
+    }
+  });
 });
 
 describe("advice on quality", () => {
@@ -112,6 +161,19 @@ describe("advice on quality", () => {
     expect(adviceFor([...losses(5, 3), { val_loss: 3.2 }, { val_loss: 3.1 }])).toContain("train longer");
   });
 
+  test("passes over questions whose answer was not measured", () => {
+    const report = advise({
+      symptom: "quality",
+      resolve: (changes) => resolveConfig("nano", changes),
+      metrics: parseMetrics('{"loss":3}\n{"loss":2}\n', "run.jsonl"),
+    });
+    expect(report.steps).toEqual([
+      { ask: "are there metrics of a run?", answer: true },
+      { ask: "did the loss rise over the run?", answer: false },
+    ]);
+    expect(report.advice.map(({ name }) => name)).toContain("train longer");
+  });
+
   test("balances experts of which one takes most", () => {
     const uneven = { val_loss: 3, routing: [{ max_load: 1.2 }, { max_load: 3.5 }] };
     expect(adviceFor([...losses(5, 3), uneven])).toContain("balance the experts");
@@ -130,6 +192,12 @@ describe("advice against repetition", () => {
   test("warms a cold sampler that loops", () => {
     expect(repeatedShare(looping)).toBeGreaterThan(0.9);
     expect(names(looping, { "generation.temperature": 0.2 })).toContain("higher temperature");
+  });
+
+  test("without a sample does not say that it is a loop", () => {
+    const { steps, advice } = advise({ symptom: "repetition", resolve: (changes) => resolveConfig("nano", changes) });
+    expect(steps).toEqual([{ ask: "is there a sample of its text?", answer: false }]);
+    expect(advice.length).toBeGreaterThan(1);
   });
 
   test("brings a penalty of 1.2 down, also where nothing loops", () => {
@@ -155,6 +223,18 @@ describe("advice", () => {
       `[FormatError: run.jsonl: line 1 must be JSON, got "step 1"]`,
     );
   });
+});
+
+test.each([
+  ["null", /line 2 must be a JSON object, got "null"/],
+  ["[1]", /line 2 must be a JSON object/],
+  ['{"loss":"low"}', /line 2 must have a number as loss, got "low"/],
+  ['{"tokens_per_sec":null}', /line 2 must have a number as tokens_per_sec, got null/],
+  ['{"val_loss":3,"routing":[null]}', /line 2 must have a list with a max_load for each layer as routing/],
+])("a line of metrics that is %s is refused with its number", (line, message) => {
+  const read = () => parseMetrics(`{"loss":3}\n${line}\n`, "run.jsonl");
+  expect(read).toThrow(FormatError);
+  expect(read).toThrow(message);
 });
 
 describe("scenes", () => {

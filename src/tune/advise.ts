@@ -4,7 +4,7 @@ import type { ResolvedConfig } from "../config/index.ts";
 import { ConfigError, FathomError } from "../core/errors.ts";
 import { KINDS, type Action, type Changes, type Kind, type Situation, type Symptom } from "./action.ts";
 import type { RunMetrics } from "./metrics.ts";
-import { predictTraining, type Prediction } from "./prediction.ts";
+import { predictedJob, predictTraining, type PredictedJob, type Prediction } from "./prediction.ts";
 import { TREES, walk, type Step } from "./tree.ts";
 
 export interface Advice {
@@ -15,6 +15,8 @@ export interface Advice {
   /** Settings to change by path; none for what is done by hand. */
   readonly changes: Changes;
   readonly predicted: Prediction;
+  /** Bytes over what may be used of the fullest device after the change; 0 where it fits. */
+  readonly overBytes: number;
   /** Against the present configuration: bytes on the fullest device, seconds of a step and of the run. */
   readonly savedBytes: number;
   readonly stepSecAdded: number;
@@ -25,7 +27,11 @@ export interface Advice {
 
 export interface Report {
   readonly symptom: Symptom;
+  /** What the predictions are of. */
+  readonly job: PredictedJob;
   readonly now: Prediction;
+  /** What the predictions themselves say to the symptom. */
+  readonly remark: string | null;
   readonly steps: readonly Step[];
   readonly advice: readonly Advice[];
   /** Actions that the rules of the configuration refuse here, with the rule. */
@@ -41,7 +47,9 @@ export interface AdviseInput {
 }
 
 /** @throws ConfigError when the configuration itself cannot be planned. */
-export function advise({ symptom, resolve, metrics, sample }: AdviseInput): Report {
+export function advise({ symptom, resolve: resolveGiven, metrics, sample }: AdviseInput): Report {
+  const isOpen = leavesMicroBatchOpen(resolveGiven({}));
+  const resolve = isOpen ? (changes: Changes) => resolveGiven({ ...ONE_SEQUENCE, ...changes }) : resolveGiven;
   const config = resolve({});
   const situation: Situation = {
     config,
@@ -62,7 +70,27 @@ export function advise({ symptom, resolve, metrics, sample }: AdviseInput): Repo
       refused.push({ name: action.name, reason: error.message });
     }
   }
-  return { symptom, now: situation.now, steps, advice: advice.filter(helps(symptom)).toSorted(byScore), refused };
+  const { now } = situation;
+  const job = predictedJob(config, isOpen);
+  const ranked = advice.filter(helps(symptom)).toSorted(symptom === "oom" ? byFitThenScore : byScore);
+  return { symptom, job, now, remark: remarkOn(symptom, now), steps, advice: ranked, refused };
+}
+
+const ONE_SEQUENCE = { "training.micro_batch_size": 1 };
+
+/** Left alone it is the whole share of a replica, thousands of sequences in a released model: no one trains so. */
+function leavesMicroBatchOpen({ why }: ResolvedConfig): boolean {
+  return ["micro_batch_size", "grad_accum_steps"].every((name) => why[`training.${name}`]!.startsWith("default"));
+}
+
+function remarkOn(symptom: Symptom, now: Prediction): string | null {
+  if (symptom !== "oom" || overBytes(now) > 0) return null;
+  const causes = "other processes on the device, fragmentation, or longer sequences than training.seq_len";
+  return `by the prediction it fits, so the cause is elsewhere: ${causes}`;
+}
+
+function overBytes({ memoryBytes, limitBytes }: Prediction): number {
+  return Math.max(0, memoryBytes - limitBytes);
 }
 
 /** Share of memory or time that a kind of change counts as costing, in the order of KINDS. */
@@ -85,6 +113,7 @@ function weigh(
   const cost = KIND_COSTS[KINDS.indexOf(kind)]! + (symptom === "oom" ? slower : larger);
   return {
     ...{ name, kind, why, source, changes, predicted, savedBytes, stepSecAdded },
+    overBytes: overBytes(predicted),
     runSecAdded: predicted.runSec - now.runSec,
     score: gain / cost,
   };
@@ -97,6 +126,11 @@ function helps(symptom: Symptom): (advice: Advice) => boolean {
     if (symptom !== "slow" || Object.keys(changes).length === 0) return true;
     return stepSecAdded < 0 && predicted.memoryBytes <= predicted.limitBytes;
   };
+}
+
+/** One change that is enough stands before many that are not. */
+function byFitThenScore(a: Advice, b: Advice): number {
+  return Number(a.overBytes > 0) - Number(b.overBytes > 0) || byScore(a, b);
 }
 
 function byScore(a: Advice, b: Advice): number {

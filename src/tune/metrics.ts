@@ -9,8 +9,8 @@ export interface RunMetrics {
   /** Lowest validation loss and the last one; undefined without an evaluation. */
   readonly bestValLoss: number | undefined;
   readonly lastValLoss: number | undefined;
-  /** Median. */
-  readonly tokensPerSec: number;
+  /** Median; undefined where no line tells it. */
+  readonly tokensPerSec: number | undefined;
   /** Largest load of an expert over the mean, of the last evaluation; undefined without routed experts. */
   readonly maxLoad: number | undefined;
 }
@@ -22,7 +22,7 @@ interface Line {
   readonly routing?: readonly { readonly max_load: number }[];
 }
 
-/** @throws FormatError when a line is not JSON, or no line is of a step. */
+/** @throws FormatError when a line is not one of `fathom train --json`, or no line is of a step. */
 export function parseMetrics(text: string, file: string): RunMetrics {
   const lines = text.split("\n").flatMap((line, i) => (line.trim() === "" ? [] : [parseLine(line, i + 1, file)]));
   const losses = lines.flatMap(({ loss }) => (loss === undefined ? [] : [loss]));
@@ -40,17 +40,43 @@ export function parseMetrics(text: string, file: string): RunMetrics {
     lastLoss: mean(losses.slice(-tenth)),
     bestValLoss: validation.length === 0 ? undefined : Math.min(...validation),
     lastValLoss: validation.at(-1),
-    tokensPerSec: speeds.toSorted((a, b) => a - b)[Math.floor(speeds.length / 2)] ?? 0,
+    tokensPerSec: speeds.toSorted((a, b) => a - b)[Math.floor(speeds.length / 2)],
     maxLoad: routing.length === 0 ? undefined : Math.max(...routing.map(({ max_load }) => max_load)),
   };
 }
 
-function parseLine(line: string, number: number, file: string): Line {
-  try {
-    return JSON.parse(line) as Line;
-  } catch {
-    throw new FormatError(file, `line ${number} must be JSON`, { got: line.slice(0, 60) });
+const NUMBERS = ["loss", "val_loss", "tokens_per_sec"] as const;
+
+function parseLine(text: string, number: number, file: string): Line {
+  const refuse = (rule: string, got: unknown): never => {
+    throw new FormatError(file, `line ${number} must ${rule}`, { got });
+  };
+  const line = tryParse(text) ?? refuse("be JSON", text.slice(0, 60));
+  const { value } = line;
+  if (!isRecord(value)) return refuse("be a JSON object", text.slice(0, 60));
+  for (const name of NUMBERS) {
+    if (value[name] !== undefined && !Number.isFinite(value[name])) refuse(`have a number as ${name}`, value[name]);
   }
+  if (value["routing"] !== undefined && !isRouting(value["routing"])) {
+    refuse("have a list with a max_load for each layer as routing", value["routing"]);
+  }
+  return value;
+}
+
+function tryParse(text: string): { readonly value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(text) as unknown };
+  } catch {
+    return undefined;
+  }
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isRouting(value: unknown): boolean {
+  return Array.isArray(value) && value.every((layer) => isRecord(layer) && Number.isFinite(layer["max_load"]));
 }
 
 function mean(values: readonly number[]): number {

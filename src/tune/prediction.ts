@@ -30,6 +30,24 @@ export interface Prediction {
   readonly tokensPerSec: number;
 }
 
+/** What a prediction is of. */
+export interface PredictedJob {
+  readonly device: string;
+  readonly devices: number;
+  /** Sequences of a pass, and whether that is assumed because the run says nothing of it. */
+  readonly microBatchSize: number;
+  readonly isMicroBatchAssumed: boolean;
+}
+
+export function predictedJob(config: ResolvedConfig, isMicroBatchAssumed: boolean): PredictedJob {
+  return {
+    device: config.hardware.device,
+    devices: worldSize(configuredLayout(config)),
+    microBatchSize: config.training.microBatchSize,
+    isMicroBatchAssumed,
+  };
+}
+
 /** @throws ConfigError when the layout is not legal for the model or the device lacks a figure. */
 export function predictTraining(config: ResolvedConfig): Prediction {
   const evaluator = createEvaluator(config);

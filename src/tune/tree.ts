@@ -16,7 +16,7 @@ import {
   SHORTER_SEQUENCES,
   SMALLER_MICRO_BATCH,
 } from "./memory-actions.ts";
-import { repeatedShare } from "./metrics.ts";
+import { repeatedShare, type RunMetrics } from "./metrics.ts";
 import {
   BALANCE,
   CHECK_DATA,
@@ -55,6 +55,11 @@ const LOOPING = 0.3;
 const isAway = ({ config: { parallel } }: Situation): boolean =>
   parallel.tp * parallel.pp * parallel.cp * parallel.dp > 1;
 
+function validationRises({ lastValLoss, bestValLoss }: RunMetrics): boolean | undefined {
+  if (lastValLoss === undefined || bestValLoss === undefined) return undefined;
+  return lastValLoss > TURNED * bestValLoss;
+}
+
 const OOM: readonly Node[] = [
   {
     ask: "do weights, gradients and moments leave room for a pass?",
@@ -67,7 +72,7 @@ const OOM: readonly Node[] = [
     yes: [MORE_ZERO, MORE_EXPERT_PARALLEL, MORE_PIPELINE, SEQUENCE_PARALLEL],
   },
   {
-    ask: "is the model computed in float32?",
+    ask: ({ config }) => `is the model computed in float32? (precision_recipe is ${config.parallel.precisionRecipe})`,
     holds: ({ config }) => config.parallel.precisionRecipe === "fp32",
     yes: [BF16_STATES],
     no: [BF16_MOMENTS],
@@ -80,7 +85,8 @@ const OOM: readonly Node[] = [
 const SLOW: readonly Node[] = [
   {
     ask: "does the run reach less than 60 % of the predicted speed?",
-    holds: ({ metrics, now }) => metrics !== undefined && metrics.tokensPerSec < EXPECTED_SHARE * now.tokensPerSec,
+    holds: ({ metrics, now }) =>
+      metrics?.tokensPerSec === undefined ? undefined : metrics.tokensPerSec < EXPECTED_SHARE * now.tokensPerSec,
     yes: [PROFILE],
   },
   {
@@ -109,15 +115,16 @@ const QUALITY: readonly Node[] = [
         no: [
           {
             ask: "does validation rise while training falls?",
-            holds: ({ metrics }) => (metrics!.lastValLoss ?? 0) > TURNED * (metrics!.bestValLoss ?? Infinity),
+            holds: ({ metrics }) => validationRises(metrics!),
             yes: [FEWER_STEPS, CHECK_DATA],
             no: [MORE_STEPS, HIGHER_LR],
+            unmeasured: [MORE_STEPS, HIGHER_LR],
           },
         ],
       },
       {
         ask: "does an expert take more than twice the mean load?",
-        holds: ({ metrics }) => (metrics!.maxLoad ?? 1) > OVERLOADED,
+        holds: ({ metrics }) => (metrics!.maxLoad === undefined ? undefined : metrics!.maxLoad > OVERLOADED),
         yes: [BALANCE],
       },
     ],
@@ -125,12 +132,21 @@ const QUALITY: readonly Node[] = [
   },
 ];
 
+const AGAINST_LOOPS: readonly Node[] = [WARMER, WIDER_NUCLEUS, MILD_PENALTY, NO_REPEATED_PHRASES];
+
 const REPETITION: readonly Node[] = [
   {
-    ask: "is the sample a loop (more than 30 % of its four-word phrases stood there before)?",
-    holds: ({ sample }) => sample === undefined || repeatedShare(sample) > LOOPING,
-    yes: [WARMER, WIDER_NUCLEUS, MILD_PENALTY, NO_REPEATED_PHRASES],
-    no: [MILD_PENALTY],
+    ask: "is there a sample of its text?",
+    holds: ({ sample }) => sample !== undefined,
+    yes: [
+      {
+        ask: "is the sample a loop (more than 30 % of its four-word phrases stood there before)?",
+        holds: ({ sample }) => repeatedShare(sample!) > LOOPING,
+        yes: AGAINST_LOOPS,
+        no: [MILD_PENALTY],
+      },
+    ],
+    no: AGAINST_LOOPS,
   },
 ];
 
@@ -157,7 +173,11 @@ export function walk(nodes: readonly Node[], situation: Situation): { steps: Ste
       return;
     }
     const answer = node.holds(situation);
-    steps.push({ ask: node.ask, answer });
+    if (answer === undefined) {
+      node.unmeasured?.forEach(visit);
+      return;
+    }
+    steps.push({ ask: typeof node.ask === "string" ? node.ask : node.ask(situation), answer });
     (answer ? node.yes : (node.no ?? [])).forEach(visit);
   };
   nodes.forEach(visit);

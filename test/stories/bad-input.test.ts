@@ -259,10 +259,10 @@ describe("a run", () => {
     );
     mkdirSync(workspace.path("nothing"));
     expect(await refusal("train", "--resume", "nothing")).toMatchInlineSnapshot(
-      `"error: nothing: must be a run folder or a model folder with config.json; train one with fathom train, or check the path"`,
+      `"error: nothing: must be a run folder, a model folder with config.json or a .gguf file; train one with fathom train, or check the path"`,
     );
     expect(await refusal("train", "--resume", "absent")).toMatchInlineSnapshot(
-      `"error: absent: must be a run folder or a model folder with config.json; train one with fathom train, or check the path"`,
+      `"error: absent: must be a run folder, a model folder with config.json or a .gguf file; train one with fathom train, or check the path"`,
     );
   });
 
@@ -326,11 +326,11 @@ describe("generation", () => {
 
   test("without a model, or with one that is no model, is refused", async () => {
     expect(await refusal("generate", "--prompt", "x")).toMatchInlineSnapshot(`
-      "error: required option '--model <dir>' not specified
+      "error: required option '--model <path>' not specified
       (add --help for usage)"
     `);
     expect(await refusal("generate", "--model", "texts")).toMatchInlineSnapshot(
-      `"error: texts: must be a run folder or a model folder with config.json; train one with fathom train, or check the path"`,
+      `"error: texts: must be a run folder, a model folder with config.json or a .gguf file; train one with fathom train, or check the path"`,
     );
   });
 

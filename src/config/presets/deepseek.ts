@@ -1,12 +1,14 @@
 /** The released models with latent attention: V2, V3 and those that share their architecture. */
 
 import type { RunSettings } from "../presets.ts";
+import { stepsFor } from "./steps.ts";
 
 // oxlint-disable-next-line oxc/approx-constant -- the number of config.json, not √½
 const V2_MSCALE = 0.707;
 
-/** **Source:** config.json of deepseek-ai/DeepSeek-V2-Lite; training from the DeepSeek-V2 report, appendix B. */
+/** **Source:** config.json of deepseek-ai/DeepSeek-V2-Lite; training from the DeepSeek-V2 report, appendix B: 5.7 T tokens. */
 export function deepseekV2Lite(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 4608 };
   return {
     model: {
       vocabSize: 102400,
@@ -42,8 +44,8 @@ export function deepseekV2Lite(): RunSettings {
       dtype: "bf16",
     },
     training: {
-      seqLen: 4096,
-      batchSize: 4608,
+      ...batch,
+      steps: stepsFor(5.7e12, batch),
       lr: 4.2e-4,
       schedule: "piecewise",
       milestones: [0.8, 0.9],
@@ -52,9 +54,10 @@ export function deepseekV2Lite(): RunSettings {
   };
 }
 
-/** **Source:** config.json of deepseek-ai/DeepSeek-V2; training from the DeepSeek-V2 report, 3.1.2. */
+/** **Source:** config.json of deepseek-ai/DeepSeek-V2; training from the DeepSeek-V2 report, 3.1.2: 8.1 T tokens. */
 export function deepseekV2(): RunSettings {
   const lite = deepseekV2Lite();
+  const batch = { seqLen: 4096, batchSize: 9216 };
   return {
     model: {
       ...lite.model,
@@ -71,12 +74,13 @@ export function deepseekV2(): RunSettings {
       qLoraRank: 1536,
       initStd: 0.006,
     },
-    training: { ...lite.training, batchSize: 9216, lr: 2.4e-4, milestones: [0.6, 0.9] },
+    training: { ...lite.training, ...batch, steps: stepsFor(8.1e12, batch), lr: 2.4e-4, milestones: [0.6, 0.9] },
   };
 }
 
-/** **Source:** config.json of deepseek-ai/DeepSeek-V3; training from the DeepSeek-V3 report, 4.2. */
+/** **Source:** config.json of deepseek-ai/DeepSeek-V3; training from the DeepSeek-V3 report, 4.2: 14.8 T tokens. */
 export function deepseekV3(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 15360 };
   return {
     model: {
       ...deepseekV2().model,
@@ -101,7 +105,7 @@ export function deepseekV3(): RunSettings {
       seqBalanceAlpha: 0.0001,
       dtype: "fp8",
     },
-    training: { seqLen: 4096, batchSize: 15360, lr: 2.2e-4 },
+    training: { ...batch, steps: stepsFor(14.8e12, batch), lr: 2.2e-4 },
   };
 }
 

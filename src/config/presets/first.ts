@@ -1,6 +1,7 @@
 /** The releases before latent attention: DeepSeek LLM, which is LLaMA's decoder, and DeepSeekMoE. */
 
 import type { RunSettings } from "../presets.ts";
+import { stepsFor } from "./steps.ts";
 
 /** A model without experts. */
 export const DENSE = { nRoutedExperts: 0, nSharedExperts: 0, nActivatedExperts: 0 } as const;
@@ -11,8 +12,9 @@ export const LLAMA_ATTENTION = { attention: "gqa", ropeTheta: 10000, ropeFactor:
 /** The steps of the learning rate that all three had. */
 const STEPPED = { schedule: "piecewise", milestones: [0.8, 0.9], milestoneFactors: [0.316, 0.1] } as const;
 
-/** **Source:** config.json of deepseek-ai/deepseek-llm-7b-base; training from the DeepSeek LLM report, table 2. */
+/** **Source:** config.json of deepseek-ai/deepseek-llm-7b-base; training from the DeepSeek LLM report, table 2: 2 T tokens. */
 export function deepseekLlm7b(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 2304 };
   return {
     model: {
       ...LLAMA_ATTENTION,
@@ -28,12 +30,13 @@ export function deepseekLlm7b(): RunSettings {
       maxSeqLen: 4096,
       dtype: "bf16",
     },
-    training: { ...STEPPED, seqLen: 4096, batchSize: 2304, lr: 4.2e-4 },
+    training: { ...STEPPED, ...batch, steps: stepsFor(2e12, batch), lr: 4.2e-4 },
   };
 }
 
-/** **Source:** config.json of deepseek-ai/deepseek-llm-67b-base; training from the DeepSeek LLM report, table 2. */
+/** **Source:** config.json of deepseek-ai/deepseek-llm-67b-base; training from the DeepSeek LLM report, table 2: 2 T tokens. */
 export function deepseekLlm67b(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 4608 };
   return {
     model: {
       ...deepseekLlm7b().model,
@@ -44,11 +47,11 @@ export function deepseekLlm67b(): RunSettings {
       nHeads: 64,
       nKvHeads: 8,
     },
-    training: { ...STEPPED, seqLen: 4096, batchSize: 4608, lr: 3.2e-4 },
+    training: { ...STEPPED, ...batch, steps: stepsFor(2e12, batch), lr: 3.2e-4 },
   };
 }
 
-/** **Source:** config.json of deepseek-ai/deepseek-moe-16b-base; training from the DeepSeekMoE report, 5.1. */
+/** **Source:** config.json of deepseek-ai/deepseek-moe-16b-base; training from the DeepSeekMoE report, 5.1: 106,449 steps. */
 export function deepseekMoe16b(): RunSettings {
   return {
     model: {
@@ -73,6 +76,6 @@ export function deepseekMoe16b(): RunSettings {
       seqBalanceAlpha: 0.001,
       dtype: "bf16",
     },
-    training: { ...STEPPED, seqLen: 4096, batchSize: 4608, lr: 4.2e-4 },
+    training: { ...STEPPED, seqLen: 4096, batchSize: 4608, steps: 106_449, lr: 4.2e-4 },
   };
 }

@@ -1,14 +1,16 @@
 /** V4: compressed attention, hyper-connections, hash-routed first layers, fp4 experts. */
 
 import type { RunSettings } from "../presets.ts";
+import { stepsFor } from "./steps.ts";
 
 /** So many pairs of a layer that selects (4) and one that pools (128), one more of the first, and the MTP layer. */
 function ratios(first: readonly number[], pairs: number): number[] {
   return [...first, ...Array.from({ length: pairs }, () => [4, 128]).flat(), 4, 0];
 }
 
-/** **Source:** config.json of deepseek-ai/DeepSeek-V4-Flash; training from the DeepSeek-V4 report. */
+/** **Source:** config.json of deepseek-ai/DeepSeek-V4-Flash; training from the DeepSeek-V4 report: 32 T tokens. */
 export function deepseekV4Flash(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 18432 };
   return {
     model: {
       attention: "csa",
@@ -56,12 +58,13 @@ export function deepseekV4Flash(): RunSettings {
       scaleFmt: "ue8m0",
       expertDtype: "fp4",
     },
-    training: { seqLen: 4096, batchSize: 18432, lr: 2.7e-4 },
+    training: { ...batch, steps: stepsFor(32e12, batch), lr: 2.7e-4 },
   };
 }
 
-/** **Source:** config.json of deepseek-ai/DeepSeek-V4-Pro; training from the DeepSeek-V4 report. */
+/** **Source:** config.json of deepseek-ai/DeepSeek-V4-Pro; training from the DeepSeek-V4 report: 33 T tokens. */
 export function deepseekV4Pro(): RunSettings {
+  const batch = { seqLen: 4096, batchSize: 23040 };
   return {
     model: {
       ...deepseekV4Flash().model,
@@ -76,6 +79,6 @@ export function deepseekV4Pro(): RunSettings {
       nRoutedExperts: 384,
       routeScale: 2.5,
     },
-    training: { seqLen: 4096, batchSize: 23040, lr: 2.0e-4 },
+    training: { ...batch, steps: stepsFor(33e12, batch), lr: 2.0e-4 },
   };
 }

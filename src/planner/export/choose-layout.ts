@@ -3,10 +3,12 @@
 import { blueprint } from "../../blueprint/index.ts";
 import { ConfigError, MemoryError } from "../../core/errors.ts";
 import { efficiencyFor } from "../efficiency.ts";
+import type { Schedule } from "../layout.ts";
 import { SEARCH_GRID, searchLayouts, type SearchGrid, type SearchResult } from "../search.ts";
 import { modelShape } from "../shape.ts";
 import { createTrainingEvaluator, DEFAULT_MARGIN } from "../training.ts";
 import { engineRow } from "./engines.ts";
+import { inGib } from "./prediction.ts";
 import { exportPlan, trainedModel, type ExportRequest } from "./export-plan.ts";
 import type { LaunchFile, TrainingLaunch } from "./launch.ts";
 import { limitGrid } from "./limits.ts";
@@ -19,6 +21,9 @@ export interface SearchedRequest extends Omit<ExportRequest, "job"> {
   readonly globalBatchSize: number;
   readonly seqLen: number;
   readonly pinned: PinnedLayout;
+  /** Data-parallel replicas, and the schedule of pipelines without virtual stages, where they are given. */
+  readonly dp?: number | undefined;
+  readonly schedule?: Schedule | undefined;
 }
 
 /** Layouts that are tried in an engine, from the fastest: its own rules are stricter than the identities. */
@@ -43,7 +48,12 @@ export function exportFastest(request: SearchedRequest): LaunchFile[] {
   if (refusal !== undefined) throw refusal;
   if (nearest !== undefined) {
     const available = request.device.memoryBytes * (request.margin ?? DEFAULT_MARGIN);
-    throw new MemoryError("plan export", nearest.memoryBytes, available, "take more devices or pin fewer numbers");
+    throw new MemoryError(
+      "plan export",
+      nearest.memoryBytes,
+      available,
+      `${inGib(nearest.memoryBytes)} of ${inGib(available)}: take more devices or pin fewer numbers`,
+    );
   }
   const broken = Object.keys(counts.illegal).join(", ");
   throw new ConfigError("plan export", `some layout must be legal; these identities fail: ${broken}`, request.pinned);
@@ -62,6 +72,8 @@ function search(request: SearchedRequest): SearchResult {
     globalBatchSize,
     seqLen,
     grid: gridOf(request),
+    ...(request.dp === undefined ? {} : { dp: request.dp }),
+    ...(request.schedule === undefined ? {} : { schedule: request.schedule }),
     keep: CANDIDATES,
   });
 }

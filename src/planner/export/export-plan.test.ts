@@ -444,10 +444,16 @@ test.each<[string, string, Partial<Layout>, string]>([
   expect(refusalOf({ ...request, job })).toBe(`ConfigError: ${message}`);
 });
 
+test("the utilisation of an fp8 plan is of the bf16 peak, as in every other report", () => {
+  const page = filesOf(caseOf("megatron on slurm: deepseek-v3, 128")).get("PLAN.md")!;
+  const [, share, rate] = /utilisation \| ([\d.]+) % of the bf16 peak, (\d+) TFLOP\/s a device/.exec(page)!;
+  expect((Number(share) / 100) * 989).toBeCloseTo(Number(rate), 0);
+});
+
 test("a plan that does not fit is refused with both sizes", () => {
   const { request } = caseOf("vllm on slurm: deepseek-v3, 1 × 8 h200");
   expect(() => exportPlan({ ...request, margin: 0.1 })).toThrow(
-    /^plan export: memory of one device: needs \d+ bytes of 15139759718 available bytes; take more devices, fewer requests or a shorter context$/,
+    /^plan export: memory of one device: needs \d+ bytes of 15139759718 available bytes; [\d.]+ GiB \([\d.]+ GB\) of 14\.10 GiB \(15\.14 GB\): take more devices, fewer requests or a shorter context$/,
   );
 });
 

@@ -223,7 +223,7 @@ function facts({ engine, cluster, modelName, device, job }: ExportRequest, site:
   return [
     ["Model", modelName],
     ["Engine", engineRow(engine).version],
-    ["Devices", `${site.nodes} nodes × ${site.devicesPerNode} × ${device.title}`],
+    ["Devices", `${site.nodes} ${site.nodes === 1 ? "node" : "nodes"} × ${site.devicesPerNode} × ${device.title}`],
     ["Started by", cluster ?? "hand"],
     ...jobFacts(job),
   ];
@@ -237,7 +237,7 @@ function jobFacts(job: Launch): PredictionRow[] {
         ["Layout", layoutText(layout)],
         ["Batch", `${layout.globalBatchSize} sequences of ${layout.seqLen} tokens`],
         ["Precision", precision.name],
-        ["Steps", String(training.steps)],
+        ["Steps", `${training.steps}, the setting training.steps; change it with --set steps=N`],
       ];
     }
     case "serve":

@@ -8,9 +8,10 @@ import type { Device } from "../hardware.ts";
 import { planInference, type InferencePlan } from "../inference.ts";
 import { worldSize } from "../layout.ts";
 import { planLocal, type LocalPlan } from "../local-run.ts";
-import { modelShape, type ModelShape } from "../shape.ts";
+import type { PrecisionRecipe } from "../precision.ts";
+import { modelShape } from "../shape.ts";
+import { summarise, type TrainingSummary } from "../summary.ts";
 import { createTrainingEvaluator, DEFAULT_MARGIN, MEMORY_PARTS } from "../training.ts";
-import { flopsPerToken } from "../work.ts";
 import type { Launch, LocalLaunch, ServingLaunch, TrainingLaunch } from "./launch.ts";
 import type { PredictionRow } from "./plan-page.ts";
 
@@ -57,28 +58,25 @@ function predictTraining(request: PredictionRequest<TrainingLaunch>): Prediction
   return [
     [
       "Memory of the fullest device",
-      `${gib(plan.memoryBytes)} of ${gib(device.memoryBytes)} (limit ${percent(margin)})`,
+      `${inGib(plan.memoryBytes)} of ${inGib(device.memoryBytes)} (limit ${percent(margin)})`,
     ],
-    ...MEMORY_PARTS.filter((part) => parts[part] > 0).map((part): PredictionRow => [`· ${part}`, gib(parts[part])]),
+    ...MEMORY_PARTS.filter((part) => parts[part] > 0).map((part): PredictionRow => [`· ${part}`, inGib(parts[part])]),
     ["Step", seconds(plan.stepSec)],
     ["· work", seconds(plan.workSec)],
     ["· pipeline bubble", seconds(plan.bubbleSec)],
     ["· data-parallel communication", seconds(plan.dataParallelSec)],
     ["· optimizer", seconds(plan.optimizerSec)],
     ["Tokens per second, all devices", rate(tokens / plan.stepSec)],
-    ["Model FLOPs utilisation", utilisation(shape, request, plan.stepSec)],
-    ["Whole run", duration(plan.stepSec * job.training.steps)],
+    ["Model FLOPs utilisation", utilisation(summarise(evaluator, plan), precision)],
+    [`Whole run, ${job.training.steps} steps`, duration(plan.stepSec * job.training.steps)],
     ["Efficiency", efficiency.basis],
   ];
 }
 
-/** Model FLOPs over the dense peak of the format in which products are computed. */
-function utilisation(shape: ModelShape, { device, job }: PredictionRequest<TrainingLaunch>, stepSec: number): string {
-  const { layout, precision } = job;
-  const { training } = flopsPerToken(shape, { seqLen: layout.seqLen });
-  const peak = device.peaks[precision.compute] ?? device.peaks.bf16!;
-  const perDevice = (training * layout.globalBatchSize * layout.seqLen) / (stepSec * worldSize(layout));
-  return `${percent(perDevice / peak)} of the ${precision.compute} peak, ${(perDevice / 1e12).toFixed(0)} TFLOP/s a device`;
+/** Model FLOPs over the peak of `run.mfu`, as in every other report. */
+function utilisation({ mfu, peakFlopsPerSec }: TrainingSummary, { compute }: PrecisionRecipe): string {
+  const peak = compute === "fp32" ? "fp32" : "bf16";
+  return `${percent(mfu)} of the ${peak} peak, ${((mfu * peakFlopsPerSec) / 1e12).toFixed(0)} TFLOP/s a device`;
 }
 
 function predictServing(request: PredictionRequest<ServingLaunch>): PredictionRow[] {
@@ -112,10 +110,10 @@ function notPredictable({ device, job }: PredictionRequest<ServingLaunch>): stri
 
 function servingRows(plan: InferencePlan, device: Device, job: ServingLaunch, margin: number): PredictionRow[] {
   return [
-    ["Memory of one device", `${gib(plan.totalBytes)} of ${gib(device.memoryBytes)} (limit ${percent(margin)})`],
+    ["Memory of one device", `${inGib(plan.totalBytes)} of ${inGib(device.memoryBytes)} (limit ${percent(margin)})`],
     ...plan.memory
       .filter(({ bytes }) => bytes > 0)
-      .map(({ meaning, bytes }): PredictionRow => [`· ${meaning}`, gib(bytes)]),
+      .map(({ meaning, bytes }): PredictionRow => [`· ${meaning}`, inGib(bytes)]),
     ["Cache of one token", `${plan.kvTokenBytes} bytes on one device`],
     [
       `Decode, ${job.maxSequences} requests at ${job.contextTokens} tokens`,
@@ -140,20 +138,24 @@ function predictLocal({ model, job, margin = DEFAULT_MARGIN }: PredictionRequest
   checkFits("memory of the device", plan.gpu.totalBytes, vramBytes * margin, cure);
   checkFits("memory of the machine", plan.ram.totalBytes, ramBytes * margin, cure);
   return [
-    ["File", gib(plan.fileBytes)],
-    ["Memory of the device", `${gib(plan.gpu.totalBytes)} of ${gib(vramBytes)}`],
-    ["Memory of the machine", `${gib(plan.ram.totalBytes)} of ${gib(ramBytes)}`],
+    ["File", inGib(plan.fileBytes)],
+    ["Memory of the device", `${inGib(plan.gpu.totalBytes)} of ${inGib(vramBytes)}`],
+    ["Memory of the machine", `${inGib(plan.ram.totalBytes)} of ${inGib(ramBytes)}`],
     ["Layers whose experts stay in the machine", `${plan.cpuMoeLayers} of ${plan.moeLayers}`],
-    ["Read for one token", `${gib(plan.gpuReadBytes)} on the device, ${gib(plan.ramReadBytes)} in the machine`],
+    ["Read for one token", `${inGib(plan.gpuReadBytes)} on the device, ${inGib(plan.ramReadBytes)} in the machine`],
     ["Decode, at most", `${plan.boundTokensPerSec.toFixed(1)} tokens/s for one request`],
   ];
 }
 
 function checkFits(what: string, needed: number, available: number, cure: string): void {
-  if (needed > available) throw new MemoryError(`plan export: ${what}`, Math.ceil(needed), Math.floor(available), cure);
+  if (needed > available) {
+    const sizes = `${inGib(needed)} of ${inGib(available)}`;
+    throw new MemoryError(`plan export: ${what}`, Math.ceil(needed), Math.floor(available), `${sizes}: ${cure}`);
+  }
 }
 
-function gib(bytes: number): string {
+/** `1.50 GiB (1.61 GB)` */
+export function inGib(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB (${(bytes / 1e9).toFixed(2)} GB)`;
 }
 

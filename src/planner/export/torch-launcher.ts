@@ -17,13 +17,18 @@ export function torchrun(site: Site, program: Phrase = []): Phrase[] {
   ];
 }
 
+/** A rate without the last digits of a product: 0.000042, not 0.000042000000000000004. */
+export function plainRate(rate: number): number {
+  return Number(rate.toPrecision(12));
+}
+
 /** Lowest learning rate as a share of the highest, without the last digits of a division. */
 export function minLrShare({ lr, minLr }: TrainingConfig): number {
-  return Number((minLr / lr).toPrecision(12));
+  return plainRate(minLr / lr);
 }
 
 /** No engine has DeepSeek's stairs. */
 export function warnSchedule({ schedule, minLr }: TrainingConfig): string[] {
   if (schedule !== "piecewise") return [];
-  return [`The engine has no piecewise learning rate; a cosine down to ${minLr} takes its place.`];
+  return [`The engine has no piecewise learning rate; a cosine down to ${plainRate(minLr)} takes its place.`];
 }

@@ -8,7 +8,7 @@ import { checkListed, keyPaths } from "../flag-rules.ts";
 import { AUTOMODEL_KEYS } from "../flags/torch.ts";
 import { checkLimits, type TrainingLimits } from "../limits.ts";
 import type { NodeProgram, TrainingInput } from "../launch.ts";
-import { torchrun, warnSchedule } from "../torch-launcher.ts";
+import { plainRate, torchrun, warnSchedule } from "../torch-launcher.ts";
 
 const LIMITS: TrainingLimits = {
   without: ["etp"],
@@ -102,7 +102,7 @@ function recipe(input: TrainingInput): Yaml {
     lr_scheduler: {
       lr_decay_style: training.schedule === "constant" ? "constant" : "cosine",
       lr_warmup_steps: training.warmupSteps,
-      min_lr: training.minLr,
+      min_lr: plainRate(training.minLr),
     },
     clip_grad_norm: { max_norm: training.gradClip },
   };

@@ -6,7 +6,7 @@ import { fullRecomputeShare, type Layout } from "../../layout.ts";
 import { checkLimits, type TrainingLimits } from "../limits.ts";
 import type { NodeProgram, TrainingInput } from "../launch.ts";
 import { expand, type Phrase } from "../shell.ts";
-import { torchrun, warnSchedule } from "../torch-launcher.ts";
+import { plainRate, torchrun, warnSchedule } from "../torch-launcher.ts";
 
 export const MEGATRON_LIMITS: TrainingLimits = {
   without: [],
@@ -280,7 +280,7 @@ function trainingFlags({ job: { layout, training } }: TrainingInput): Phrase[] {
     ["--weight-decay", training.weightDecay],
     ["--clip-grad", training.gradClip],
     ["--lr", training.lr],
-    ["--min-lr", training.minLr],
+    ["--min-lr", plainRate(training.minLr)],
     ["--lr-decay-style", DECAY_STYLES[training.schedule]],
     ["--lr-decay-iters", training.scheduleSteps],
     ["--lr-warmup-iters", training.warmupSteps],

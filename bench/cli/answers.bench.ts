@@ -1,0 +1,46 @@
+/**
+ * Wall time of the verbs that answer at once, as a user starts them: `node dist/cli/main.js`, beside an empty Node.
+ *
+ *     npm run build && npx tsx bench/cli/answers.bench.ts [--runs 7]
+ *
+ * Each command once to warm the caches, then in turns; medians. Appends one JSON line to bench/results/answers.jsonl.
+ */
+
+import { spawnSync } from "node:child_process";
+import { loadavg } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { presetNames } from "../../src/config/index.ts";
+import { median } from "../peer.ts";
+import { appendResult } from "../result-file.ts";
+
+const main = join(import.meta.dirname, "..", "..", "dist", "cli", "main.js");
+const { values: flags } = parseArgs({ options: { runs: { type: "string", default: "7" } } });
+const runs = Number(flags.runs);
+
+const commands = new Map<string, readonly string[]>([
+  ["node -e 0", ["-e", "0"]],
+  ...presetNames().map((name) => [`params ${name}`, [main, "params", name]] as [string, string[]]),
+  ["explain", [main, "explain"]],
+  ["explain qk_rope_head_dim", [main, "explain", "qk_rope_head_dim"]],
+  ["explain hidden_size --model deepseek-v4-pro", [main, "explain", "hidden_size", "--model", "deepseek-v4-pro"]],
+]);
+
+function run(args: readonly string[]): number {
+  const start = performance.now();
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+  return performance.now() - start;
+}
+
+const times = new Map([...commands].map(([name, args]) => [name, (run(args), new Array<number>())]));
+const load = loadavg()[0]!;
+for (let i = 0; i < runs; i++) for (const [name, args] of commands) times.get(name)!.push(run(args));
+
+const rows = [...times].map(([name, ms]) => ({
+  name,
+  median_ms: Math.round(median(ms)),
+  min_ms: Math.round(Math.min(...ms)),
+}));
+for (const { name, median_ms, min_ms } of rows) console.log(`${name.padEnd(46)} ${median_ms} ms (least ${min_ms})`);
+appendResult("answers", { runs, load, rows });

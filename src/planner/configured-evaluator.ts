@@ -1,0 +1,59 @@
+/** The training plan of a run configuration: its model with its adapters, on its device, in its layout. */
+
+import { blueprint, checkpointNames, type Blueprint } from "../blueprint/index.ts";
+import type { ResolvedConfig } from "../config/index.ts";
+import { ConfigError } from "../core/errors.ts";
+import { configuredLayout } from "./configured-layout.ts";
+import { device as builtInDevice } from "./devices.ts";
+import { efficiencyFor } from "./efficiency.ts";
+import type { Device } from "./hardware.ts";
+import { checkLayout, worldSize } from "./layout.ts";
+import { frozenWeightBytes, precisionRecipe } from "./precision.ts";
+import { modelShape, withAdapters, type ModelShape } from "./shape.ts";
+import { createTrainingEvaluator, type TrainingEvaluator } from "./training.ts";
+
+/**
+ * The evaluator of a configuration; `configuredLayout` is the layout to ask it for.
+ *
+ * @param device - the one of the configuration's name if none is given.
+ * @throws ConfigError when the layout is not legal for the model, the device lacks a figure or no matrix has a name
+ * in `adapter.lora_targets`.
+ */
+export function evaluatorOfConfig(
+  config: ResolvedConfig,
+  device: Device = builtInDevice(config.hardware.device),
+): TrainingEvaluator {
+  const { adapter, hardware, parallel } = config;
+  const shape = trainedShape(config);
+  const layout = configuredLayout(config);
+  const cluster = { device, count: worldSize(layout) };
+  checkLayout(layout, shape, cluster.count);
+  const recipe = precisionRecipe(parallel.precisionRecipe);
+  const family = shape.nRoutedExperts > 0 ? "moe" : "dense";
+  const efficiency = efficiencyFor({ cluster, format: recipe.compute, family });
+  const job = { shape, recipe, cluster, efficiency, margin: hardware.memoryMargin };
+  return createTrainingEvaluator(
+    adapter.loraRank === 0 ? job : { ...job, frozenBytes: frozenWeightBytes(adapter.loraBase) },
+  );
+}
+
+function trainedShape({ model, adapter }: ResolvedConfig): ModelShape {
+  const plan = blueprint(model);
+  const shape = modelShape(plan);
+  if (adapter.loraRank === 0) return shape;
+  return withAdapters(shape, { rank: adapter.loraRank, targets: matricesOf(plan, adapter.loraTargets) });
+}
+
+/** Names within a layer of the matrices that have these modules in a checkpoint: `attn.wq_a` for `q_a_proj`. */
+function matricesOf(plan: Blueprint, modules: readonly string[]): string[] {
+  const oneExpert = plan.parameters.map((spec) =>
+    spec.group === "routed_experts" ? { ...spec, shape: [1, ...spec.shape.slice(1)] } : spec,
+  );
+  const tensors = checkpointNames({ ...plan, parameters: oneExpert });
+  const isTarget = (name: string): boolean => modules.includes(name.split(".").at(-2) ?? name);
+  const found = tensors.filter(({ name }) => isTarget(name));
+  if (found.length > 0) return [...new Set(found.map(({ parameter }) => parameter.replace(/^layers\.\d+\./, "")))];
+  const known = new Set(tensors.map(({ name }) => name.split(".").at(-2) ?? name));
+  const cure = `its modules: ${[...known].join(", ")}`;
+  throw new ConfigError("adapter.lora_targets", "must name a matrix of the model", modules.join(", "), cure);
+}
