@@ -53,7 +53,7 @@ describe("a setting that", () => {
   });
   test("nobody knows is refused", async () => {
     expect(await refusedSetting("colour=blue")).toMatchInlineSnapshot(
-      `"error: colour: must be a known parameter; fathom.json of any saved run lists them all"`,
+      `"error: colour: must be a known parameter; fathom explain lists them all"`,
     );
   });
   test("is out of range", async () => {
@@ -336,7 +336,7 @@ describe("generation", () => {
 
   test("with a setting out of range is refused", async () => {
     expect(await refusal("generate", "--model", "good", "--temperature", "-1")).toMatchInlineSnapshot(
-      `"error: --temperature: must be a number from 0 to 10, got "-1"; correct it, or leave it out for its default"`,
+      `"error: --temperature: must be a number from 0, got "-1"; correct it, or leave it out for its default"`,
     );
     expect(await refusal("generate", "--model", "good", "--max-tokens", "many")).toMatchInlineSnapshot(
       `"error: --max-tokens: must be a whole number at least 1, got "many"; correct it, or leave it out for its default"`,
