@@ -5,6 +5,7 @@ import {
   describeParameter,
   findParameter,
   isInRange,
+  modelSettings,
   parametersByLayer,
   presetNames,
   rowOf,
@@ -57,8 +58,7 @@ async function baseOf(model: string): Promise<string | ConfigInput> {
   if (presetNames().includes(model)) return model;
   // Reading checkpoints is loaded only when one is named.
   const { openModel } = await import("../blueprint/node.ts");
-  const { qkHeadDim: _q, softmaxScale: _s, ropeScale: _r, ...settings } = (await openModel(model)).model;
-  return { model: settings };
+  return { model: modelSettings((await openModel(model)).model) };
 }
 
 function listing(): object {

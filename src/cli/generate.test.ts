@@ -50,7 +50,9 @@ test("--chat-template checkpoint renders the template in the metadata of the fil
 test("weights above --memory-limit are refused with both numbers", async () => {
   const refused = await run("--model", file, "--memory-limit", "100KiB").catch((error: unknown) => error);
   expect(refused).toBeInstanceOf(MemoryError);
-  expect((refused as MemoryError).message).toMatch(/model\.gguf: needs \d{6} bytes of 102400 available bytes; /);
+  expect((refused as MemoryError).message).toMatch(
+    /model\.gguf: needs \d{6} bytes \([\d.]+ MiB\) of 102400 bytes \(0\.1 MiB\) available; /,
+  );
   expect(await run("--model", file, "--memory-limit", "1GiB")).toHaveProperty("tokens");
   await expect(run("--model", file, "--memory-limit", "8")).rejects.toThrow(
     "--memory-limit: must be a size above 0 with its unit",

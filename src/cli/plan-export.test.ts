@@ -103,7 +103,7 @@ test.each([
   [
     "what does not fit",
     ["deepseek-v3", "--engine", "megatron", "--gpus", "8xH100", "--set", "batch_size=512"],
-    /needs \d+ bytes.*; \d+\.\d\d GiB \([\d.]+ GB\) of \d+\.\d\d GiB/,
+    /needs \d+ bytes \([\d.]+ GiB\) of \d+ bytes \([\d.]+ GiB\) available; /,
   ],
   ["a size without unit", [...MEGATRON, "--ram", "256"], /--ram: must be a size above 0 with its unit, got "256"/],
 ])("%s is refused and nothing is written", async (_, words, message) => {

@@ -30,11 +30,8 @@ const ARCHITECTURES: Readonly<Record<string, Partial<ModelSettings>>> = {
   deepseek4: { attention: "csa", nDenseLayers: 0, mscale: 0, mscaleAllDim: 0 },
 };
 
-const GATING: ReadonlyMap<unknown, string> = new Map([
-  [1, "softmax"],
-  [2, "sigmoid"],
-  [4, "sqrtsoftplus"],
-]);
+/** Numbers of `expert_gating_func`. **Source:** ggml-org/llama.cpp src/llama-hparams.h. */
+export const GGUF_GATING = { softmax: 1, sigmoid: 2, sqrtsoftplus: 4 } as const;
 
 /** Settings with a key of their own, as [name, key]. */
 const KEYS: readonly (readonly [name: string, key: string])[] = Object.entries<Row>({ ...MODEL_ROWS, ...FAMILY_ROWS })
@@ -127,7 +124,8 @@ function setRouting(settings: Settings, { metadata }: GgufFacts, arch: string): 
   settings.nDenseLayers ??= 0;
   settings.routeScale ??= 1;
   const gating = metadata.get(`${arch}.${MODEL_ROWS.scoreFunc.aliases.gguf}`);
-  settings.scoreFunc = gating === undefined ? "softmax" : (GATING.get(gating) ?? gating);
+  const scoreFunc = Object.entries(GGUF_GATING).find(([, number]) => number === gating)?.[0];
+  settings.scoreFunc = gating === undefined ? "softmax" : (scoreFunc ?? gating);
   settings.normTopkProb ??= false;
 }
 

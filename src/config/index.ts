@@ -1,6 +1,7 @@
 /** Configuration: the list of all parameters, presets, and the way from what a user wrote to checked numbers. */
 
-export { fromGguf, type GgufFacts } from "./gguf-config.ts";
+export { modelSettings } from "./rows.ts";
+export { fromGguf, GGUF_GATING, type GgufFacts } from "./gguf-config.ts";
 export { fromHfConfig, hfConfigText } from "./hf-config.ts";
 export { describeParameter, parametersByLayer, type ParameterFacts } from "./explain.ts";
 export { findParameter, listParameters, pathOf, rowOf, spellingsOf, toSnakeCase, type ParameterName } from "./names.ts";

@@ -157,7 +157,7 @@ export const PARALLEL_ROWS = {
     moves: { speed: "bubble", memory: "micro-batches in flight; dualpipe holds weights twice" },
     realIn: "paper",
     source: `${V3} (DualPipe); arXiv 2401.10241 (zero bubble)`,
-    values: { Interleaved1F1B: "interleaved", ZBVZeroBubble: "zb1p", zb_h1: "zb-h1", zb_h2: "zb-h2" },
+    values: { Interleaved1F1B: "interleaved", zb_h1: "zb-h1", zb_h2: "zb-h2" },
   },
   recompute: {
     layer: "compute",

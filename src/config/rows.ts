@@ -52,6 +52,12 @@ export interface ModelConfig extends ModelSettings {
   readonly ropeScale: number;
 }
 
+/** The settings of a model without what follows from them. */
+export function modelSettings(model: ModelConfig): ModelSettings {
+  const { qkHeadDim: _q, softmaxScale: _s, ropeScale: _r, ...settings } = model;
+  return settings;
+}
+
 /** The training run and the numbers that follow from its settings. */
 export interface TrainingConfig extends TrainingSettings {
   /** Tokens of one optimizer step: batchSize · seqLen. */

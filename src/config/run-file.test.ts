@@ -114,7 +114,10 @@ describe("extending", () => {
 describe("errors say where they are", () => {
   const BOMB = `a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n`;
   test.each([
-    ["training:\n\tlr: 1", "FormatError: run.yaml:2:1: must be YAML (Tabs are not allowed as indentation)"],
+    [
+      "training:\n\tlr: 1",
+      "FormatError: run.yaml:2:1: must be YAML (Tabs are not allowed as indentation); indent with spaces",
+    ],
     ["lr: 1\nlr: 2", "FormatError: run.yaml:2:1: must be YAML (Map keys must be unique)"],
     [BOMB, "FormatError: run.yaml:1:7: must not use anchors and aliases; write the value out, or use extends"],
     [

@@ -73,7 +73,8 @@ function parse(text: string, file: string): Parsed {
   const [problem] = [...document.errors, ...document.warnings];
   if (problem !== undefined) {
     const what = problem.message.split(/ at line |\n/)[0]!;
-    throw new FormatError(at(file, lines, problem.pos[0]), `must be ${isJson(file) ? "JSON" : "YAML"} (${what})`);
+    const cure = problem.code === "TAB_AS_INDENT" ? { cure: "indent with spaces" } : {};
+    throw new FormatError(at(file, lines, problem.pos[0]), `must be ${isJson(file) ? "JSON" : "YAML"} (${what})`, cure);
   }
   refuseIndirection(document, file, lines);
   return { document, lines };

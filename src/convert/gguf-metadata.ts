@@ -5,7 +5,7 @@
  * **Source:** ggml-org/llama.cpp src/models/deepseek.cpp, deepseek2.cpp, llama.cpp, src/llama-model.cpp (checks of groups).
  */
 
-import type { ModelConfig } from "../config/index.ts";
+import { GGUF_GATING, type ModelConfig } from "../config/index.ts";
 import { UnsupportedError } from "../core/errors.ts";
 import type { GgufEntry } from "../formats/index.ts";
 
@@ -16,8 +16,6 @@ const u32 = (value: number): GgufEntry => ({ type: "u32", value });
 const f32 = (value: number): GgufEntry => ({ type: "f32", value });
 const bool = (value: boolean): GgufEntry => ({ type: "bool", value });
 const text = (value: string): GgufEntry => ({ type: "text", value });
-
-const GATING = { softmax: 1, sigmoid: 2, sqrtsoftplus: 4 } as const;
 
 export interface GgufKeys {
   readonly architecture: GgufArchitecture;
@@ -97,7 +95,7 @@ function expertKeys(model: ModelConfig): Entries {
     expert_feed_forward_length: u32(model.moeInterDim),
     expert_weights_scale: f32(model.routeScale),
     expert_weights_norm: bool(model.normTopkProb),
-    expert_gating_func: u32(GATING[model.scoreFunc]),
+    expert_gating_func: u32(GGUF_GATING[model.scoreFunc]),
   };
 }
 

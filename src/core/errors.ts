@@ -103,11 +103,17 @@ export class MemoryError extends FathomError {
   readonly neededBytes: number;
   readonly availableBytes: number | undefined;
   constructor(place: string, neededBytes: number, availableBytes: number | undefined, hint: string) {
-    const room = availableBytes === undefined ? "" : ` of ${availableBytes} available bytes`;
-    super(sentence(place, `needs ${neededBytes} bytes${room}`, undefined, hint));
+    const room = availableBytes === undefined ? "" : ` of ${byteText(availableBytes)} available`;
+    super(sentence(place, `needs ${byteText(neededBytes)}${room}`, undefined, hint));
     this.neededBytes = neededBytes;
     this.availableBytes = availableBytes;
   }
+}
+
+/** `8593344 bytes (8.2 MiB)` */
+function byteText(bytes: number): string {
+  const [unit, size] = bytes >= 2 ** 30 ? ["GiB", 2 ** 30] : ["MiB", 2 ** 20];
+  return `${bytes} bytes (${(bytes / size).toFixed(1)} ${unit})`;
 }
 
 /** Disk, network or hash. */

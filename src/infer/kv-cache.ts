@@ -1,7 +1,7 @@
 /**
  * The paged cache: for each layer a pool of fixed blocks of rows, a latent with its rope key or keys and values, and one
- * block table for all layers. A sequence is sure of the whole blocks that it may need from when it is opened, takes them as it grows and
- * gives them back when it ends. The pools hold as many blocks as open sequences were ever sure of.
+ * block table for all layers. A sequence is sure of the whole blocks that it may need from when it is opened, takes them
+ * as it grows and gives them back when it ends. The pools hold as many blocks as open sequences were ever sure of.
  */
 
 import type { ModelConfig } from "../config/index.ts";

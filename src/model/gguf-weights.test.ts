@@ -153,9 +153,10 @@ test("weights that need more than the limit are refused with both numbers before
     const alloc = backend.alloc.bind(backend);
     backend.alloc = (size) => (allocations++, alloc(size));
     const refused = await loadParameters(scope, path, model, bytes - 1).catch((error: unknown) => error);
+    const mib = (size: number): string => (size / 2 ** 20).toFixed(1);
     expect(refused).toBeInstanceOf(MemoryError);
     expect((refused as MemoryError).message).toContain(
-      `${path}: needs ${bytes} bytes of ${bytes - 1} available bytes;`,
+      `${path}: needs ${bytes} bytes (${mib(bytes)} MiB) of ${bytes - 1} bytes (${mib(bytes - 1)} MiB) available;`,
     );
     expect(allocations).toBe(0);
     await loadParameters(scope, path, model, bytes);

@@ -1,13 +1,6 @@
-/** How much memory weights may take on this machine. */
+/** Whether weights fit into the memory of this machine. */
 
-import { freemem } from "node:os";
 import { MemoryError } from "../core/errors.ts";
-
-/** Bytes that this process may still take: MemAvailable, or the limit of its control group where that is lower. */
-export function availableMemory(): number {
-  const group = process.constrainedMemory();
-  return group === 0 ? freemem() : Math.min(group, freemem());
-}
 
 /**
  * Refuses weights before any memory is taken for them.

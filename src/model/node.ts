@@ -3,14 +3,15 @@
 import { join } from "node:path";
 import { blueprint, countElements, type ParameterSpec } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
-import { fromHfConfig, fromJson, resolveConfig, type ResolvedConfig } from "../config/index.ts";
+import { fromHfConfig, fromJson, modelSettings, resolveConfig, type ResolvedConfig } from "../config/index.ts";
 import { bytesOf, type DType } from "../core/dtype.ts";
 import { FormatError, IoError } from "../core/errors.ts";
 import { readText } from "../formats/index.ts";
 import { nodeFiles, openSafetensors } from "../formats/node.ts";
+import { availableBytes } from "../kernels/node.ts";
 import type { Scope } from "../tensor/index.ts";
 import { openGgufWeights } from "./gguf-weights.ts";
-import { availableMemory, checkMemory } from "./memory-limit.ts";
+import { checkMemory } from "./memory-limit.ts";
 import { allocateParameters, type ParameterSet } from "./parameters.ts";
 import { narrowParameters, type WeightFile } from "./weight-file.ts";
 import { loadWeights, locateWeights } from "./weights.ts";
@@ -48,9 +49,7 @@ export async function resolveModelFolder(path: string): Promise<string> {
  */
 export async function readModelConfig(path: string): Promise<ResolvedConfig> {
   if (isGguf(path)) {
-    // What follows from the settings is no setting.
-    const { qkHeadDim: _q, softmaxScale: _s, ropeScale: _r, ...model } = (await openModel(path)).model;
-    return resolveConfig({ model });
+    return resolveConfig({ model: modelSettings((await openModel(path)).model) });
   }
   const own = join(path, "fathom.json");
   if (await nodeFiles.isFile(own)) return fromJson(await readText(nodeFiles, own), own);
@@ -70,7 +69,7 @@ export async function loadParameters(
   scope: Scope,
   path: string,
   config: ResolvedConfig["model"],
-  memoryLimit = availableMemory(),
+  memoryLimit = availableBytes(),
 ): Promise<ParameterSet> {
   const weights = isGguf(path) ? await openGgufWeights(path, config) : await openFolderWeights(path, config);
   try {

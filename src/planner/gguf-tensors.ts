@@ -5,10 +5,7 @@
  * **Source:** llama.cpp v0.5.0, conversion/deepseek.py and src/llama-model-loader.h (order).
  */
 
-import type { Blueprint, ParameterSpec } from "../blueprint/index.ts";
-import { countElements } from "../blueprint/index.ts";
-import type { ModelConfig } from "../config/index.ts";
-import { UnsupportedError } from "../core/errors.ts";
+import { countElements, ggufNames, type Blueprint, type ParameterSpec } from "../blueprint/index.ts";
 
 /** Where a local run keeps a tensor and how often a token reads it. */
 export type GgufRole = "embedding" | "expert" | "attention" | "other";
@@ -28,75 +25,29 @@ export interface GgufTensor {
   readonly activeShare: number;
 }
 
-const TOP: Readonly<Record<string, string>> = {
-  embed: "token_embd.weight",
-  norm: "output_norm.weight",
-  head: "output.weight",
-};
-
-const IN_LAYER: Readonly<Record<string, string>> = {
-  attn_norm: "attn_norm.weight",
-  ffn_norm: "ffn_norm.weight",
-  "attn.wq": "attn_q.weight",
-  "attn.wk": "attn_k.weight",
-  "attn.wv": "attn_v.weight",
-  "attn.wq_a": "attn_q_a.weight",
-  "attn.q_norm": "attn_q_a_norm.weight",
-  "attn.wq_b": "attn_q_b.weight",
-  "attn.wkv_a": "attn_kv_a_mqa.weight",
-  "attn.kv_norm": "attn_kv_a_norm.weight",
-  "attn.wo": "attn_output.weight",
-  "ffn.w1": "ffn_gate.weight",
-  "ffn.w2": "ffn_down.weight",
-  "ffn.w3": "ffn_up.weight",
-  "ffn.gate": "ffn_gate_inp.weight",
-  "ffn.gate.bias": "exp_probs_b.bias",
-  "ffn.experts.w1": "ffn_gate_exps.weight",
-  "ffn.experts.w2": "ffn_down_exps.weight",
-  "ffn.experts.w3": "ffn_up_exps.weight",
-  "ffn.shared_experts.w1": "ffn_gate_shexp.weight",
-  "ffn.shared_experts.w2": "ffn_down_shexp.weight",
-  "ffn.shared_experts.w3": "ffn_up_shexp.weight",
-};
-
 /**
  * Every tensor of the file in llama.cpp's order: by layer, then by name.
  *
- * @throws UnsupportedError for an architecture whose tensors the converter names otherwise.
+ * @throws UnsupportedError for a part that GGUF has no name for.
  */
-export function ggufTensors({ model, parameters }: Blueprint): GgufTensor[] {
-  return parameters
-    .filter(({ mtp }) => !mtp)
-    .flatMap((parameter) => convert(model, parameter))
+export function ggufTensors({ model, root, parameters }: Blueprint): GgufTensor[] {
+  const main = parameters.filter(({ mtp }) => !mtp);
+  const byName = new Map(main.map((parameter) => [parameter.name, parameter]));
+  return ggufNames({ model, root, parameters: main }, { splitKvB: true })
+    .map(({ name, shape, parameters: [own] }) => tensorOf(name, shape, byName.get(own!)!))
     .toSorted((a, b) => a.layer - b.layer || (a.name < b.name ? -1 : 1));
 }
 
-function convert(model: ModelConfig, parameter: ParameterSpec): GgufTensor[] {
-  const inLayer = /^layers\.(\d+)\.(.+)$/.exec(parameter.name);
-  const layer = inLayer === null ? -1 : Number(inLayer[1]);
-  const part = inLayer?.[2] ?? parameter.name;
-  const tensor = (name: string, shape: readonly number[]): GgufTensor => ({
-    name: layer < 0 ? name : `blk.${layer}.${name}`,
-    layer,
+function tensorOf(name: string, shape: readonly number[], parameter: ParameterSpec): GgufTensor {
+  return {
+    name,
+    layer: Number(/^blk\.(\d+)\./.exec(name)?.[1] ?? -1),
     columns: shape.at(-1)!,
     elements: countElements(shape),
     dims: shape.length,
     role: roleOf(parameter),
     activeShare: parameter.activeShare,
-  });
-  if (part === "attn.wkv_b") {
-    const { nHeads, kvLoraRank, qkNopeHeadDim, vHeadDim } = model;
-    return [
-      tensor("attn_k_b.weight", [nHeads, kvLoraRank, qkNopeHeadDim]),
-      tensor("attn_v_b.weight", [nHeads, vHeadDim, kvLoraRank]),
-    ];
-  }
-  const name = layer < 0 ? TOP[part] : IN_LAYER[part];
-  if (name !== undefined) return [tensor(name, parameter.shape)];
-  throw new UnsupportedError("gguf", "parameters must be those of llama, deepseek or deepseek2", parameter.name, [
-    "MLA and grouped-query attention",
-    "dense and DeepSeekMoE layers",
-  ]);
+  };
 }
 
 function roleOf({ group }: ParameterSpec): GgufRole {

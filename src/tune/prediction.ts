@@ -2,19 +2,7 @@
 
 import { blueprint, countParameters } from "../blueprint/index.ts";
 import type { ResolvedConfig } from "../config/index.ts";
-import {
-  checkLayout,
-  configuredLayout,
-  createTrainingEvaluator,
-  device,
-  efficiencyFor,
-  modelShape,
-  precisionRecipe,
-  withAdapters,
-  worldSize,
-  type ModelShape,
-  type TrainingEvaluator,
-} from "../planner/index.ts";
+import { configuredLayout, evaluatorOfConfig, worldSize } from "../planner/index.ts";
 
 export interface Prediction {
   /** Parameters and buffers of the model. */
@@ -50,7 +38,7 @@ export function predictedJob(config: ResolvedConfig, isMicroBatchAssumed: boolea
 
 /** @throws ConfigError when the layout is not legal for the model or the device lacks a figure. */
 export function predictTraining(config: ResolvedConfig): Prediction {
-  const evaluator = createEvaluator(config);
+  const evaluator = evaluatorOfConfig(config);
   const layout = configuredLayout(config);
   const { memoryBytes, stepSec } = evaluator.evaluate(layout);
   const { weights, gradients, master, moments } = evaluator.memoryParts(layout);
@@ -63,24 +51,4 @@ export function predictTraining(config: ResolvedConfig): Prediction {
     runSec: stepSec * config.training.steps,
     tokensPerSec: config.training.tokensPerStep / stepSec,
   };
-}
-
-function createEvaluator(config: ResolvedConfig): TrainingEvaluator {
-  const shape = trainedShape(config);
-  const layout = configuredLayout(config);
-  const count = worldSize(layout);
-  checkLayout(layout, shape, count);
-  const recipe = precisionRecipe(config.parallel.precisionRecipe);
-  const cluster = { device: device(config.hardware.device), count };
-  const family = shape.nRoutedExperts > 0 ? "moe" : "dense";
-  const efficiency = efficiencyFor({ cluster, format: recipe.compute, family });
-  return createTrainingEvaluator({ shape, recipe, cluster, efficiency, margin: config.hardware.memoryMargin });
-}
-
-/** Matrices of attention that carry adapters, by the ends of their names. */
-const ADAPTED = ["attn.wq", "attn.wq_a", "attn.wq_b", "attn.wkv_a", "attn.wkv_b", "attn.wk", "attn.wv", "attn.wo"];
-
-function trainedShape({ model, adapter }: ResolvedConfig): ModelShape {
-  const shape = modelShape(blueprint(model));
-  return adapter.loraRank > 0 ? withAdapters(shape, { rank: adapter.loraRank, targets: ADAPTED }) : shape;
 }

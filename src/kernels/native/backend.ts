@@ -21,6 +21,11 @@ export interface NativeBackend extends Backend, Disposable {
   peaks(): { readonly f32Gflops: number; readonly bf16Gflops: number };
 }
 
+/** Bytes that new buffers can take: what the system can free now, and no more than a control group allows. */
+export function availableBytes(): number {
+  return loadAddon().availableBytes();
+}
+
 /** The instruction sets that run on this machine, the best last. */
 export function nativeIsas(): readonly string[] {
   return loadAddon().machine().isas;

@@ -61,6 +61,6 @@ test("a copy outside the buffer is refused", () => {
 
 test("an allocation that cannot be had is a MemoryError", () => {
   expect(() => createReferenceBackend().alloc(2 ** 50)).toThrowErrorMatchingInlineSnapshot(
-    `[MemoryError: reference backend: needs 1125899906842624 bytes; choose a smaller model or batch]`,
+    `[MemoryError: reference backend: needs 1125899906842624 bytes (1048576.0 GiB); choose a smaller model or batch]`,
   );
 });

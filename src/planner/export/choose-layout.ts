@@ -8,7 +8,7 @@ import { SEARCH_GRID, searchLayouts, type SearchGrid, type SearchResult } from "
 import { modelShape } from "../shape.ts";
 import { createTrainingEvaluator, DEFAULT_MARGIN } from "../training.ts";
 import { engineRow } from "./engines.ts";
-import { inGib } from "./prediction.ts";
+
 import { exportPlan, trainedModel, type ExportRequest } from "./export-plan.ts";
 import type { LaunchFile, TrainingLaunch } from "./launch.ts";
 import { limitGrid } from "./limits.ts";
@@ -50,9 +50,9 @@ export function exportFastest(request: SearchedRequest): LaunchFile[] {
     const available = request.device.memoryBytes * (request.margin ?? DEFAULT_MARGIN);
     throw new MemoryError(
       "plan export",
-      nearest.memoryBytes,
-      available,
-      `${inGib(nearest.memoryBytes)} of ${inGib(available)}: take more devices or pin fewer numbers`,
+      Math.ceil(nearest.memoryBytes),
+      Math.floor(available),
+      "take more devices or pin fewer numbers",
     );
   }
   const broken = Object.keys(counts.illegal).join(", ");

@@ -149,13 +149,12 @@ function predictLocal({ model, job, margin = DEFAULT_MARGIN }: PredictionRequest
 
 function checkFits(what: string, needed: number, available: number, cure: string): void {
   if (needed > available) {
-    const sizes = `${inGib(needed)} of ${inGib(available)}`;
-    throw new MemoryError(`plan export: ${what}`, Math.ceil(needed), Math.floor(available), `${sizes}: ${cure}`);
+    throw new MemoryError(`plan export: ${what}`, Math.ceil(needed), Math.floor(available), cure);
   }
 }
 
 /** `1.50 GiB (1.61 GB)` */
-export function inGib(bytes: number): string {
+function inGib(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(2)} GiB (${(bytes / 1e9).toFixed(2)} GB)`;
 }
 

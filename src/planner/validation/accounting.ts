@@ -1,6 +1,7 @@
 /**
  * What must come out of arithmetic alone: parameters, FLOPs per token, identities of published figures, money, cache,
- * bubbles. Each row computes with the planner's own functions; its inputs stand beside it.
+ * bubbles. A row computes with the planner's own functions, or divides published figures that must agree with each other; its
+ * inputs stand beside it.
  */
 
 import { blueprint, countParameters } from "../../blueprint/index.ts";
@@ -169,7 +170,6 @@ function scheduleRows(): Row[] {
   return [
     row("V3, highest learning rate", "", 2.2e-4, v3.lr),
     row("V3, sequences of a step", "sequences", 15_360, v3.batchSize),
-    row("V3, tokens of its phases", "T tokens", 14.8, 10 + 4.3 + 0.333 + 0.167),
     row("V2-Lite, highest learning rate", "", 4.2e-4, lite.lr),
     row("V2-Lite, after the first fall", "", 4.2e-4 * 0.316, lite.lr * lite.milestoneFactors[0]!),
     row("V2-Lite, after the second fall", "", 4.2e-4 * 0.316 ** 2, lite.lr * lite.milestoneFactors[1]!),
