@@ -18,6 +18,7 @@ import { tensorBytes, writeSafetensors, type SafetensorsDType } from "../../src/
 import { nodeFiles } from "../../src/formats/node.ts";
 import { saveTokenizer } from "../../src/tokenizer/node.ts";
 import { createByteTokenizer } from "../../test/helpers/byte-tokenizer.ts";
+import { appendResult } from "../result-file.ts";
 
 const SIZES = { nLayers: 2, nDenseLayers: 1, vocabSize: 2048, dim: 2048, interDim: 2048, moeInterDim: 1024 };
 const EXPERTS = { nRoutedExperts: 256, nActivatedExperts: 8, nMtpLayers: 0 };
@@ -90,8 +91,10 @@ try {
   ] as const;
   for (const [target, dtype] of targets) {
     const { largest, seconds } = await convert(source, join(folder, target), dtype);
-    const line = { target, dtype, source_bytes: sourceBytes, largest_tensor_bytes: tensor };
-    console.log(JSON.stringify({ ...line, rss_anon_mib: Math.round(largest / 2 ** 20), seconds: Math.round(seconds) }));
+    const sizes = { source_bytes: sourceBytes, largest_tensor_bytes: tensor };
+    const figures = { rss_anon_mib: Math.round(largest / 2 ** 20), seconds: Math.round(seconds) };
+    console.log(JSON.stringify({ target, dtype, ...sizes, ...figures }));
+    appendResult("convert-memory", { target, dtype, ...sizes, ...figures });
     rmSync(join(folder, target), { recursive: true });
   }
 } finally {

@@ -21,7 +21,7 @@ export function openRandomEngine(backend: Backend, settings: ResolvedConfig): Pr
     settings,
     codec,
     now: () => performance.now(),
-    loadParameters: (scope) => {
+    openWeights: (scope) => {
       const parameters = allocateParameters(scope, settings.model);
       initialiseParameters(scope, parameters, 0);
       return parameters;

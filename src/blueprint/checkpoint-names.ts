@@ -67,33 +67,39 @@ export function checkpointCopies({ model, parameters }: Blueprint): CheckpointTe
   return [...tied, ...mtp.flat()];
 }
 
-/** All tensors of the released checkpoint, one by one: parameters, scales, tables and the copies of MTP layers. */
-export function* releasedTensors(blueprint: Blueprint): Generator<ReleasedTensor> {
-  const { model, parameters } = blueprint;
-  const nameOf = namesFor(model);
-  for (const parameter of parameters) {
-    const name = nameOf(parameter.name);
-    for (const part of storedParts(model, parameter)) {
-      yield* named(part.role === "scale" ? scaleName(model, name) : name, parameter.name, part);
-    }
-  }
-  const copies = checkpointCopies(blueprint).filter(({ name }) => name.includes(".layers."));
-  for (const { name, parameter } of copies) {
-    for (const part of duplicateParts(blueprint)) yield* named(name, parameter, part);
-  }
+/** Tensors of the released file that differ in their expert alone, or a single one. */
+export interface ReleasedGroup extends StoredPart {
+  /** The name, with `*` for the expert. */
+  readonly name: string;
+  readonly parameter: string;
 }
 
-function* named(
-  name: string,
-  parameter: string,
-  { shape, dtype, role, tensors }: StoredPart,
-): Generator<ReleasedTensor> {
-  if (!name.includes("*")) {
-    yield { name, shape, dtype, role, parameter };
-    return;
-  }
-  for (let expert = 0; expert < tensors; expert++) {
-    yield { name: name.replace("*", String(expert)), shape, dtype, role, parameter, expert };
+/** Everything in the released checkpoint: parameters, scales, tables and the copies of MTP layers. */
+export function releasedGroups(blueprint: Blueprint): ReleasedGroup[] {
+  const { model, parameters } = blueprint;
+  const nameOf = namesFor(model);
+  const own = parameters.flatMap((parameter) => {
+    const name = nameOf(parameter.name);
+    return storedParts(model, parameter).map((part) => ({
+      ...part,
+      name: part.role === "scale" ? scaleName(model, name) : name,
+      parameter: parameter.name,
+    }));
+  });
+  const copies = checkpointCopies(blueprint).filter(({ name }) => name.includes(".layers."));
+  const [copy] = duplicateParts(blueprint);
+  if (copy === undefined) return own;
+  return [...own, ...copies.map(({ name, parameter }) => ({ ...copy, tensors: 1, name, parameter }))];
+}
+
+/** The tensors of the released checkpoint one by one. */
+export function* releasedTensors(blueprint: Blueprint): Generator<ReleasedTensor> {
+  for (const { tensors, ...group } of releasedGroups(blueprint)) {
+    if (!group.name.includes("*")) yield group;
+    else
+      for (let expert = 0; expert < tensors; expert++) {
+        yield { ...group, name: group.name.replace("*", String(expert)), expert };
+      }
   }
 }
 

@@ -6,6 +6,7 @@
 import type { StoredTensor } from "../formats/index.ts";
 import type { Blueprint } from "./blueprint.ts";
 import { namePatterns } from "./checkpoint-names.ts";
+import { FP8_BLOCK } from "./storage.ts";
 
 export interface FusedTensor {
   /** `model.layers.3.mlp.experts.gate_up_proj` */
@@ -35,9 +36,17 @@ export function* withFusedExperts<T extends { readonly name: string; readonly pa
   blueprint: Blueprint,
   tensors: Iterable<T>,
   stored: ReadonlyMap<string, StoredTensor>,
-): Generator<T | FusedTensor> {
+): Generator<T | Pick<FusedTensor, "name" | "shape">> {
   const fused = fusedExperts(blueprint).filter(({ name }) => stored.has(name));
   const replaced = new Set(fused.flatMap(({ parameters }) => parameters));
   for (const tensor of tensors) if (!replaced.has(tensor.parameter)) yield tensor;
-  yield* fused;
+  for (const tensor of fused) {
+    yield tensor;
+    if (stored.get(tensor.name)!.dtype === "F8_E4M3") yield scalesOf(tensor);
+  }
+}
+
+/** In fp8 blocks begin anew at each expert, and one may span gate and up. */
+function scalesOf({ name, shape: [experts = 0, ...matrix] }: FusedTensor): Pick<FusedTensor, "name" | "shape"> {
+  return { name: `${name}_scale_inv`, shape: [experts, ...matrix.map((n) => Math.ceil(n / FP8_BLOCK))] };
 }

@@ -1,10 +1,11 @@
 /** What a checkpoint really holds, by the headers of its files: in place of what the released one is known to hold. */
 
 import type { Blueprint } from "./blueprint.ts";
-import { checkpointCopies, namePatterns } from "./checkpoint-names.ts";
+import { checkpointCopies, namePatterns, releasedGroups } from "./checkpoint-names.ts";
 import { ggufNames } from "./gguf-names.ts";
 import { countElements } from "./parameter.ts";
 import { StorageSums, type StorageCounts, type StoredRole } from "./storage.ts";
+import { groupFinder } from "./tensor-groups.ts";
 
 /** A tensor as its header describes it. */
 export interface HeaderTensor {
@@ -16,7 +17,7 @@ export interface HeaderTensor {
 
 type Headers = ReadonlyMap<string, HeaderTensor>;
 
-const SCALE = /_scale_inv$|\.scale$/;
+const SCALE = /_scale_inv$|\.weight_scale$|\.scale$/;
 const TABLE = /tid2eid(\.weight)?$/;
 const GGUF_COPY = /\.nextn\.(embed_tokens|shared_head_head)\.weight$/;
 
@@ -24,11 +25,13 @@ const GGUF_COPY = /\.nextn\.(embed_tokens|shared_head_head)\.weight$/;
 export function countHeaders(blueprint: Blueprint, tensors: Headers, format: "safetensors" | "gguf"): StorageCounts {
   const copies = new Set(checkpointCopies(blueprint).map(({ name }) => name));
   const parameterOf = owners(blueprint, tensors, format);
+  const released = groupFinder(format === "safetensors" ? releasedGroups(blueprint) : []);
   const sums = new StorageSums();
   for (const [name, { dtype, shape, bytes }] of tensors) {
-    const owner = parameterOf.get(ownerPattern(name));
-    const role = copies.has(name) ? "duplicate" : roleOf(name);
-    sums.add({ role, dtype, elements: countElements(shape), bytes }, owner);
+    const group = released(name);
+    const role = group?.role ?? (copies.has(name) ? "duplicate" : roleOf(name));
+    const owner = group === undefined ? parameterOf.get(ownerPattern(name)) : group.parameter;
+    sums.add({ role, dtype, elements: countElements(shape), bytes }, role === "duplicate" ? undefined : owner);
   }
   return sums.finish();
 }
@@ -42,7 +45,7 @@ function roleOf(name: string): StoredRole {
 /** The name of the tensor that a scale belongs to, with `*` for the expert. */
 function ownerPattern(name: string): string {
   return name
-    .replace(/_scale_inv$/, "")
+    .replace(/_scale_inv$|(?<=\.weight)_scale$/, "")
     .replace(/\.scale$/, ".weight")
     .replace(/\.experts\.\d+\./, ".experts.*.");
 }

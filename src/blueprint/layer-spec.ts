@@ -248,7 +248,7 @@ function readSizes<T>(kind: string, text: string, read: (sizes: Sizes) => T): T 
 }
 
 function countAddition(kind: string, text: string, blueprint: Blueprint): LayerCount {
-  if (!Object.hasOwn(ADDITIONS, kind)) throw unknownLayer(kind, Object.keys(ADDITIONS));
+  if (!Object.hasOwn(ADDITIONS, kind)) throw unknownAddition(kind);
   const { total, modules } = readSizes(kind, text, (sizes) => ADDITIONS[kind]!(sizes, blueprint));
   return { kind, total, activated: total, terms: [], modules };
 }
@@ -267,6 +267,14 @@ function maskSizes(sizes: Sizes): MaskSizes {
 function countMask(sizes: MaskSizes): LayerCount {
   const mask = formulas.maskedMatrix(sizes);
   return { kind: "mask", total: mask.stored, activated: mask.effective, terms: [], mask };
+}
+
+/** Any other layer is counted from its sizes alone. */
+function unknownAddition(kind: string): ConfigError {
+  const known = Object.keys(ADDITIONS);
+  if (!layerKinds().includes(kind)) return unknownLayer(kind, known);
+  const rule = `must be one of ${known.join(", ")} where a model is named`;
+  return new ConfigError("--layer", rule, kind, `leave the model out: ${kind} is counted from its own sizes`);
 }
 
 function unknownLayer(kind: string, known: readonly string[]): ConfigError {

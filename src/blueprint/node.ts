@@ -1,3 +1,3 @@
 /** Models on the local disk. */
 
-export { checkStored, openModel, readModel, type ModelSource, type OpenedModel } from "./open-model.ts";
+export { checkStored, openModel, readModel, refusePickles, type ModelSource, type OpenedModel } from "./open-model.ts";

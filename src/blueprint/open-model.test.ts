@@ -187,7 +187,7 @@ describe("tensors against the model", () => {
     );
     fs.rmSync(path.join(at, "model-00002-of-00002.safetensors"));
     expect(await failure(at)).toMatchInlineSnapshot(
-      `"IoError: /missing/model-00002-of-00002.safetensors: must be a readable file, got "ENOENT"; check the path"`,
+      `"IoError: /missing/model-00002-of-00002.safetensors: must be there: the model's index names this shard, got "no such file"; copy or download it again"`,
     );
     const other = sparse("other", "lite-slice");
     fs.copyFileSync(

@@ -20,10 +20,11 @@ import { ConfigError, FormatError, IoError, UnsupportedError } from "../core/err
 import { readText, type GgufValue, type StoredTensor } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
 import { blueprint, type Blueprint } from "./blueprint.ts";
-import { checkpointCopies, releasedTensors } from "./checkpoint-names.ts";
+import { checkpointCopies, releasedGroups, releasedTensors } from "./checkpoint-names.ts";
 import { withFusedExperts } from "./fused-experts.ts";
 import { ggufNames, isOptionalInGguf } from "./gguf-names.ts";
 import { checkTensors, type TensorCheck } from "./tensor-check.ts";
+import { compareWithReleased } from "./tensor-groups.ts";
 
 type Tensors = ReadonlyMap<string, StoredTensor>;
 
@@ -52,6 +53,11 @@ export interface OpenedModel {
   readonly source: ModelSource;
 }
 
+export interface CheckedModel extends OpenedModel {
+  /** Whether its files hold the tensors of the released checkpoint in their types: what is counted of that holds for them. */
+  readonly isReleased: boolean;
+}
+
 /** Pickles run code when they are loaded; what they hold is not even read. */
 const PICKLES = new Set([".bin", ".pt", ".pth", ".ckpt", ".pkl"]);
 const CONFIG = "config.json";
@@ -64,11 +70,11 @@ const CONFIG = "config.json";
  * @throws ConfigError for an unknown name or another architecture. @throws FormatError for a malformed file, or tensors
  * that are not the model's. @throws UnsupportedError for a pickle. @throws IoError when a file cannot be read.
  */
-export async function openModel(model: string): Promise<OpenedModel> {
+export async function openModel(model: string): Promise<CheckedModel> {
   const opened = await readModel(model);
   const check = checkStored(opened);
   if (check !== undefined) refuseOthers(opened, check);
-  return opened;
+  return { ...opened, isReleased: check?.isReleased ?? false };
 }
 
 /** `openModel` without the check of tensors. */
@@ -100,12 +106,14 @@ export function checkStored({ blueprint: plan, source }: OpenedModel): TensorChe
     case "config":
       return undefined;
     case "folder": {
+      const { sameTensors, sameTypes } = compareWithReleased(releasedGroups(plan), source.tensors);
+      if (sameTensors) return { missing: [], unexpected: [], mismatched: [], isReleased: sameTypes };
       // MTP layers may hold copies of embedding and head.
       const copies = new Set(checkpointCopies(plan).map(({ name }) => name));
       return checkTensors(
         () => withFusedExperts(plan, releasedTensors(plan), source.tensors),
         source.tensors,
-        (name) => copies.has(name),
+        (name) => copies.has(name) || isInt8Scale(name, source.tensors),
       );
     }
     case "gguf": {
@@ -115,6 +123,12 @@ export function checkStored({ blueprint: plan, source }: OpenedModel): TensorChe
     default:
       return source satisfies never;
   }
+}
+
+/** Any matrix may be stored as int8 with a scale for each row beside it. */
+function isInt8Scale(name: string, tensors: Tensors): boolean {
+  const weight = tensors.get(name.replace(/_scale$/, ""));
+  return name.endsWith("_scale") && weight?.dtype === "I8" && weight.shape[0] === tensors.get(name)?.shape[0];
 }
 
 function opened(name: string, model: ModelConfig, source: ModelSource): OpenedModel {
@@ -135,6 +149,13 @@ function refusePickle(path: string): void {
     ["safetensors", "gguf"],
     "convert it where you trust it: in Python, save_file(torch.load(path, weights_only=True), ...) of safetensors.torch",
   );
+}
+
+/** @throws UnsupportedError when a file is a pickle, or the only weights of a folder are. */
+export async function refusePickles(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isDirectory() === true) await hasWeights(path);
+  else if (found !== undefined) refusePickle(path);
 }
 
 /** A run folder names its newest checkpoint in the file `latest`. */

@@ -125,7 +125,8 @@ export function parametersOf(module: Module): ParameterSpec[] {
 
 /** The elements of one tensor or of several equal ones. @throws ConfigError where a number no longer holds them exactly. */
 export function countElements(shape: readonly number[], tensors = 1): number {
-  const product = shape.reduce((elements, n) => elements * n, tensors);
+  let product = tensors;
+  for (const n of shape) product *= n;
   if (!Number.isSafeInteger(product)) throw beyondExact(`shape [${shape.join(", ")}]`, product);
   return product;
 }

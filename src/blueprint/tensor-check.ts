@@ -1,6 +1,7 @@
 /** Compares the tensors that a checkpoint holds with those that its model must have, by names and shapes. */
 
 import type { StoredTensor } from "../formats/index.ts";
+import { isSameShape } from "./tensor-groups.ts";
 
 export interface ExpectedTensor {
   readonly name: string;
@@ -19,6 +20,8 @@ export interface TensorCheck {
   /** Names that no part of the model has. */
   readonly unexpected: readonly string[];
   readonly mismatched: readonly ShapeMismatch[];
+  /** Whether the tensors are those of the released checkpoint in their types. */
+  readonly isReleased: boolean;
 }
 
 /**
@@ -43,15 +46,11 @@ export function checkTensors(
     }
   }
   const unexpected = found === stored.size ? [] : namesBeside(expected(), stored).filter((name) => !isOptional(name));
-  return { missing, unexpected, mismatched };
+  return { missing, unexpected, mismatched, isReleased: false };
 }
 
 function namesBeside(expected: Iterable<ExpectedTensor>, stored: ReadonlyMap<string, StoredTensor>): string[] {
   const beside = new Set(stored.keys());
   for (const { name } of expected) beside.delete(name);
   return [...beside];
-}
-
-function isSameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((n, axis) => n === b[axis]);
 }

@@ -34,11 +34,11 @@ test("advise begins with what it predicts for", async () => {
 
 test("advise against a lack of memory says of each change whether the job fits after it", async () => {
   await advise("deepseek-v3", "--oom");
-  expect(output).toMatch(/saves [\d.]+ GiB; still [\d.]+ GiB over/);
+  expect(output).toMatch(/saves [\d.]+ GB \([\d.]+ GiB\); still [\d.]+ GB \([\d.]+ GiB\) over/);
   output = "";
   await advise("nano", "--oom");
   expect(output).toContain("by the prediction it fits, so the cause is elsewhere");
-  expect(output).toMatch(/saves [\d.]+ MiB; then fits/);
+  expect(output).toMatch(/saves [\d.]+ MB \([\d.]+ MiB\); then fits/);
 });
 
 test("advise does not print effects that are none", async () => {

@@ -17,7 +17,7 @@ import { nodeFiles } from "../formats/node.ts";
 import { advise, chosenAdvice, findScene, harmfulSettings, parseMetrics, SCENES, SYMPTOMS } from "../tune/index.ts";
 import type { Advice, Report, Scene, Symptom } from "../tune/index.ts";
 import { assignments, collect, integer } from "./options.ts";
-import { bytes, duration, print, printJson, snake } from "./output.ts";
+import { duration, print, printJson, size, snake } from "./output.ts";
 import { editOnDisk, readRunFile } from "./run-files.ts";
 
 interface AdviseOptions extends Partial<Record<Symptom, boolean>> {
@@ -161,7 +161,7 @@ function printScene({ name, settings, source, warning }: Scene): void {
 function printReport({ symptom, job, now, remark, steps, advice, refused }: Report): void {
   const room = now.memoryBytes <= now.limitBytes ? "fits" : "does not fit";
   print(`predicted for ${jobText(job)}:`);
-  print(`  ${bytes(now.memoryBytes)} on the fullest device of ${bytes(now.limitBytes)} usable: ${room}`);
+  print(`  ${size(now.memoryBytes)} on the fullest device of ${size(now.limitBytes)} usable: ${room}`);
   print(`  ${stepTime(now.stepSec)} a step, ${Math.round(now.tokensPerSec).toLocaleString("en")} tokens/s`);
   if (remark !== null) print(remark);
   for (const { ask, answer } of steps) print(`${answer ? "yes" : "no "}  ${ask}`);
@@ -199,10 +199,10 @@ function effectsOf(item: Advice, now: Report["now"], symptom: Symptom): string[]
   const { savedBytes, stepSecAdded, runSecAdded, overBytes } = item;
   const step = changeText(stepSecAdded / now.stepSec);
   const run = changeText(runSecAdded / now.runSec);
-  const fits = overBytes > 0 ? `still ${bytes(overBytes)} over` : "then fits";
+  const fits = overBytes > 0 ? `still ${size(overBytes)} over` : "then fits";
   return [
-    savedBytes > 0 ? `saves ${bytes(savedBytes)}` : "",
-    savedBytes < 0 ? `takes ${bytes(-savedBytes)} more` : "",
+    savedBytes > 0 ? `saves ${size(savedBytes)}` : "",
+    savedBytes < 0 ? `takes ${size(-savedBytes)} more` : "",
     symptom === "oom" || symptom === "slow" ? fits : "",
     step === "" ? "" : `a step takes ${step} time`,
     step === "" && run !== "" ? `the run takes ${run} time` : "",

@@ -2,9 +2,10 @@
 
 import type { Command } from "commander";
 import { checkRuns, resolveConfig, toJson, type GenerationConfig, type ResolvedConfig } from "../config/index.ts";
-import type { Engine, GenerationEnd } from "../infer/index.ts";
+import type { Engine, GemmImpl, GenerationEnd } from "../infer/index.ts";
 import { collect, integer, number } from "./options.ts";
 import { parseBytes } from "./plan-local.ts";
+import { settingOption } from "./setting-option.ts";
 
 export interface AnswerOptions {
   readonly model: string;
@@ -20,6 +21,7 @@ export interface AnswerOptions {
   readonly stop?: string[];
   readonly threads?: number;
   readonly memoryLimit?: number;
+  readonly gemmImpl?: GemmImpl;
   readonly json?: boolean;
 }
 
@@ -42,9 +44,10 @@ export function answerOptions(verb: Command): Command {
     .option("--seed <s>", "seed of the draw", integer("--seed", 0))
     .option("--stop <text>", "end before this text; may be given several times", collect)
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
+    .addOption(settingOption("--gemm-impl <type>", "runtime.gemm_impl"))
     .option(
       "--memory-limit <size>",
-      "refuse weights that take more (default: what is available); 4 bytes a weight for F32 and F16, 2 for other types",
+      "most that weights, as they are stored, cache and activations may take (default: what is available)",
       (text) => parseBytes("--memory-limit", text),
     );
 }

@@ -2,6 +2,8 @@
 
 import { Command } from "commander";
 import { measureRoof } from "../kernels/node.ts";
+import { benchLoadCommand } from "./bench-load.ts";
+import { loadRunCommand } from "./load-run.ts";
 import { checkThreads, integer } from "./options.ts";
 import { print, printJson } from "./output.ts";
 
@@ -10,7 +12,10 @@ export function benchCommand(): Command {
     .description("measure bandwidth, arithmetic peaks and matrix products")
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
     .option("--json", "one JSON object on stdout")
-    .action(bench);
+    .action(bench)
+    .enablePositionalOptions()
+    .addCommand(benchLoadCommand())
+    .addCommand(loadRunCommand(), { hidden: true });
 }
 
 function bench({ threads, json = false }: { threads?: number; json?: boolean }): void {

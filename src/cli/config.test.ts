@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -50,6 +51,16 @@ test("config set leaves the file as it was when the result would not be legal", 
   await expect(config("set", path, "steps=7", "lr=-1")).rejects.toThrow(`${path}:4:3 training.learning_rate: must be`);
   await expect(config("set", path, "stepps=7")).rejects.toThrow("did you mean steps?");
   expect(await readFile(path, "utf8")).toBe(RUN);
+});
+
+test("config check reads a pipe once, to its end", async () => {
+  const pipe = join(folder, "pipe");
+  execFileSync("sh", ["-c", 'mkfifo "$0"', pipe]);
+  const written = writeFile(pipe, RUN);
+  await config("check", pipe);
+  await written;
+  expect(output).toContain("every setting is known and legal");
+  expect(output).not.toContain("the file is empty");
 });
 
 test("config check says what a file is, what acts and what can run", async () => {

@@ -11,6 +11,7 @@ import {
   pathOf,
   presetNames,
   printConfig,
+  resolveConfig,
   settingOf,
   toJson,
   type ResolvedConfig,
@@ -92,9 +93,10 @@ function printChanged(config: ResolvedConfig): void {
 
 /** What there is to say against a configuration beyond what is wrong with it. */
 async function check(file: string, options: ConfigOptions): Promise<void> {
-  const isPreset = presetNames().includes(file);
-  const isEmpty = isPreset ? false : await checkSettings(file, options.json === true);
-  const config = await openConfig(file, assignments(options.set ?? []));
+  const overrides = assignments(options.set ?? []);
+  const run = presetNames().includes(file) ? undefined : await readRunFile(file);
+  if (run !== undefined) checkSettings(file, run.problems(), options.json === true);
+  const config = run === undefined ? resolveConfig(file, overrides) : run.resolve({ overrides });
   await userDevice(config.hardware.device);
   const layout = configuredLayout(config);
   checkLayout(layout, modelShape(blueprint(config.model)), worldSize(layout));
@@ -104,7 +106,7 @@ async function check(file: string, options: ConfigOptions): Promise<void> {
   const hash = configHash(config);
   if (options.json === true) return printJson({ file, hash, train, generate, unused, not_checked: NOT_CHECKED });
   print(`${file}: every setting is known and legal, and they fit together; hash ${hash}`);
-  if (isEmpty) print("note: the file is empty, so every setting is at its default");
+  if (run?.isEmpty === true) print("note: the file is empty, so every setting is at its default");
   for (const { path, value, reason } of unused) print(`note: ${path} = ${JSON.stringify(value)}: ${reason}`);
   print(train === null ? "fathom train can run it" : `fathom train cannot run it: ${train}`);
   if (generate !== null) print(`fathom generate cannot run it: ${generate}`);
@@ -116,19 +118,12 @@ const NOT_CHECKED = [
   "data, tokenizer and checkpoint files: opened when they are used",
 ];
 
-/**
- * Whether the run file is empty.
- * @throws ConfigError when several settings are wrong, after all of them are printed; one alone is found later.
- */
-async function checkSettings(file: string, json: boolean): Promise<boolean> {
-  const run = await readRunFile(file);
-  const problems = run.problems();
-  if (problems.length > 1) {
-    if (json) printJson({ file, errors: problems.map(({ message }) => message) });
-    else for (const { message } of problems) print(message);
-    throw new ConfigError(file, "must have no wrong setting", problems.length, "correct those above");
-  }
-  return run.isEmpty;
+/** @throws ConfigError when several settings are wrong, after all of them are printed; one alone is found later. */
+function checkSettings(file: string, problems: readonly ConfigError[], json: boolean): void {
+  if (problems.length <= 1) return;
+  if (json) printJson({ file, errors: problems.map(({ message }) => message) });
+  else for (const { message } of problems) print(message);
+  throw new ConfigError(file, "must have no wrong setting", problems.length, "correct those above");
 }
 
 function refusal(config: ResolvedConfig, verb: "train" | "generate"): string | null {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { resolveConfig, type GenerationConfig } from "../config/index.ts";
 import type { Engine, Piece } from "../infer/index.ts";
+import type { Tokenizer } from "../tokenizer/index.ts";
 import { trainTokenizer, saveTokenizer } from "../tokenizer/node.ts";
 import { Conversation } from "./conversation.ts";
 
@@ -12,16 +13,15 @@ const ASSISTANT = "<｜Assistant｜>";
 const END = { reason: "eos", promptTokens: 3, tokens: 2, tokensPerSec: 1 } as const;
 
 let folder: string;
-let decode: (ids: ArrayLike<number>) => string;
+let tokenizer: Tokenizer;
 let settings: GenerationConfig;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "fathom-chat-"));
-  const tokenizer = await trainTokenizer(["to be or not to be"], {
+  tokenizer = await trainTokenizer(["to be or not to be"], {
     vocabSize: 265,
     specialTokens: [USER, ASSISTANT, "<think>", "</think>"],
   });
-  decode = (ids) => tokenizer.decode(ids);
   await saveTokenizer(tokenizer, folder);
   await writeFile(join(folder, "config.json"), JSON.stringify({ model_type: "deepseek_v3" }));
   settings = resolveConfig("tiny").generation;
@@ -32,7 +32,7 @@ afterAll(() => rm(folder, { recursive: true }));
 /** An engine that says the same in pieces each time, and keeps the prompts that it was given. */
 function parrot(pieces: readonly string[], prompts: string[]): Engine {
   async function* generate(ids: ArrayLike<number>): AsyncGenerator<Piece> {
-    prompts.push(decode(ids));
+    prompts.push(tokenizer.decode(ids));
     for (const text of pieces) yield { text };
     yield { text: "", end: END };
   }
@@ -42,7 +42,14 @@ function parrot(pieces: readonly string[], prompts: string[]): Engine {
 test("an answer's thinking is shown apart and is not part of the turns that follow", async () => {
   const prompts: string[] = [];
   const engine = parrot(["hm", "</thi", "nk>\n\n4"], prompts);
-  const conversation = await Conversation.open({ engine, folder, template: undefined, system: "S", thinking: false });
+  const conversation = await Conversation.open({
+    engine,
+    tokenizer,
+    folder,
+    template: undefined,
+    system: "S",
+    thinking: false,
+  });
   expect(conversation.template).toBe("deepseek-r1");
   const shown: string[] = [];
   const answer = await conversation.ask("2+2?", settings, ({ kind, text }) => shown.push(`${kind}:${text}`));
@@ -57,6 +64,7 @@ test("checkpoint renders the model's own template, and says so when there is non
   const prompts: string[] = [];
   const options = {
     engine: parrot(["ok"], prompts),
+    tokenizer,
     folder,
     template: "checkpoint",
     system: undefined,
@@ -72,6 +80,25 @@ test("checkpoint renders the model's own template, and says so when there is non
 });
 
 test("an unknown template names the nearest", async () => {
-  const options = { engine: parrot([], []), folder, template: "deepseek-v33", system: undefined, thinking: false };
+  const options = {
+    engine: parrot([], []),
+    tokenizer,
+    folder,
+    template: "deepseek-v33",
+    system: undefined,
+    thinking: false,
+  };
   await expect(Conversation.open(options)).rejects.toThrow("did you mean deepseek-v3?");
+});
+
+test("thinking that the template cannot do is refused before the first question", async () => {
+  const options = {
+    engine: parrot([], []),
+    tokenizer,
+    folder,
+    template: "deepseek-v3",
+    system: undefined,
+    thinking: true,
+  };
+  await expect(Conversation.open(options)).rejects.toThrow("thinking: needs one of the templates");
 });

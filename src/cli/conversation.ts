@@ -18,13 +18,14 @@ import {
   type Tokenizer,
 } from "../tokenizer/index.ts";
 import { resolveModelFolder } from "../model/node.ts";
-import { loadTokenizer, readCheckpointChat } from "../tokenizer/node.ts";
+import { readCheckpointChat } from "../tokenizer/node.ts";
 import { collectAnswer } from "./answer.ts";
 
 const CHECKPOINT = "checkpoint";
 
 interface ConversationOptions {
   readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
   /** A run folder, a checkpoint, a Hugging Face model folder, or a .gguf file. */
   readonly folder: string;
   /** A name, or `checkpoint` for the model's own Jinja; by default that of the model's family. */
@@ -64,9 +65,8 @@ export class Conversation {
 
   /** @throws ConfigError for an unknown template, UnsupportedError when the checkpoint has none of its own. */
   static async open(options: ConversationOptions): Promise<Conversation> {
-    const { thinking } = options;
+    const { thinking, tokenizer } = options;
     const path = await resolveModelFolder(options.folder);
-    const tokenizer = await loadTokenizer(path);
     const { family, jinja } = await readCheckpointChat(path);
     if (options.template === CHECKPOINT) {
       if (jinja === undefined) {
@@ -80,6 +80,8 @@ export class Conversation {
       });
     }
     const template = namedTemplate(options.template) ?? defaultChatTemplate({ family, tokenizer, jinja: jinja?.text });
+    // What the template cannot do is said before the first question.
+    renderChat(template, [], { thinking });
     return new Conversation(options, template, (messages) => {
       const segments = renderChat(template, messages, { thinking });
       return { ids: encodeSegments(tokenizer, segments), beginsThinking: beginsThinking(segmentText(segments)) };

@@ -3,14 +3,20 @@
 import { Command } from "commander";
 import {
   GGUF_DTYPES,
+  ggufFirstPart,
   HF_DTYPES,
   planConversion,
   verifyConversion,
+  type CheckResult,
   type Conversion,
   type ConversionProgress,
   type Verified,
 } from "../convert/node.ts";
 import { ConfigError } from "../core/errors.ts";
+import { openTexts } from "../data/node.ts";
+import { checkRunnable } from "../model/index.ts";
+import { firstLoss, type FirstLoss } from "./first-loss.ts";
+import { checkPartners } from "./options.ts";
 import { bytes, duration, print, printJson, ProgressLine } from "./output.ts";
 
 interface ConvertCliOptions {
@@ -21,6 +27,7 @@ interface ConvertCliOptions {
   readonly config?: string;
   readonly dryRun?: boolean;
   readonly verify?: boolean;
+  readonly text?: string;
   readonly json?: boolean;
 }
 
@@ -36,6 +43,7 @@ export function convertCommand(): Command {
     .option("--config <model>", "a preset or config.json, for a folder model{rank}-mp{world}.safetensors of the demo")
     .option("--dry-run", "only say what would be written, and whether the disk has room")
     .option("--verify", "read the result back: names, shapes, checksums, no NaN")
+    .option("--text <file>", "with --verify: the loss on the beginning of this text must be far under ln V")
     .option("--json", "one JSON document on stdout")
     .action(convert);
 }
@@ -60,7 +68,8 @@ function size(text: string): number {
   throw new ConfigError("--max-shard-size", "must be bytes, KB, MB, GB, KiB, MiB or GiB", text, "for example 5GB");
 }
 
-async function convert(source: string, path: string, options: ConvertCliOptions): Promise<void> {
+async function convert(source: string, path: string, options: ConvertCliOptions, command: Command): Promise<void> {
+  checkPartners(command, { text: "verify" });
   const target = path.replace(/(?<=.)[/\\]+$/, "");
   const { dtype, maxShardSize, fusedExperts = false, adapter, config, json = false } = options;
   const conversion = await planConversion({
@@ -73,18 +82,46 @@ async function convert(source: string, path: string, options: ConvertCliOptions)
     ...(maxShardSize === undefined ? {} : { maxShardBytes: maxShardSize }),
   });
   try {
+    if (options.text !== undefined) await checkText(conversion, options.text);
     if (!json) printPlan(conversion);
     if (options.dryRun === true) {
       if (json) printJson(planJson(conversion));
       else print(`free on the disk: ${bytes(conversion.freeBytes)}`);
       return;
     }
-    const digests = await conversion.run(progress());
-    const verified = options.verify === true ? await verifyConversion(target, digests) : undefined;
+    let verified: VerifiedModel | undefined;
+    const check: CheckResult = async (written, digests) => {
+      verified = await verify(written, digests, options.text);
+    };
+    const digests = await conversion.run(progress(), options.verify === true ? check : undefined);
     if (json) printJson({ ...planJson(conversion), sha256: Object.fromEntries(digests), verified: verified ?? null });
-    else printResult(target, verified);
+    else printResult(ggufFirstPart(target, digests.keys()), verified);
   } finally {
     await conversion.close();
+  }
+}
+
+/** Before anything is written. */
+async function checkText({ model }: Conversion, text: string): Promise<void> {
+  checkRunnable(model);
+  const { documents } = await openTexts([text], process.cwd());
+  for await (const pieces of documents()) for await (const piece of pieces) if (piece.trim() !== "") return;
+  throw new ConfigError("--text", "must hold text to score", text, "give a longer text");
+}
+
+type VerifiedModel = Omit<Verified, "path"> & { readonly loss?: FirstLoss };
+
+async function verify(
+  written: string,
+  digests: ReadonlyMap<string, string>,
+  text: string | undefined,
+): Promise<VerifiedModel> {
+  try {
+    const { path, ...verified } = await verifyConversion(written, digests);
+    return text === undefined ? verified : { ...verified, loss: await firstLoss(path, text) };
+  } catch (error) {
+    process.stderr.write(`what was written did not pass, and has not got its name: it stays as ${written}\n`);
+    throw error;
   }
 }
 
@@ -110,12 +147,17 @@ function printPlan({ plan, bytes: total, doneBytes }: Conversion): void {
   for (const notice of plan.notices) print(`note: ${notice}`);
 }
 
-function printResult(target: string, verified: Verified | undefined): void {
+function printResult(target: string, verified: VerifiedModel | undefined): void {
   if (verified !== undefined) {
-    const { tensors, values, files } = verified;
-    print(`verified: ${tensors} tensors, ${values} finite values, ${files} checksums`);
+    const { tensors, values, files, loss } = verified;
+    print(`verified: ${tensors} tensors, ${values} finite values, ${files} checksum${files === 1 ? "" : "s"}`);
+    if (loss !== undefined) print(`loss of ${loss.tokens} tokens: ${lossText(loss)}`);
   }
   print(`written: ${target}`);
+}
+
+function lossText({ nats, chance }: FirstLoss): string {
+  return `${nats.toFixed(2)} nats a token, by chance ${chance.toFixed(2)}`;
 }
 
 function planJson({ plan, bytes: total, doneBytes, freeBytes }: Conversion): object {

@@ -15,12 +15,18 @@ import {
   type WindowRule,
 } from "../evaluate/index.ts";
 import { openScorer } from "../evaluate/node.ts";
+import type { GemmImpl } from "../infer/index.ts";
+import { availableBytes } from "../kernels/node.ts";
 import { integer, openBackend } from "./options.ts";
+import { parseBytes } from "./plan-local.ts";
+import { settingOption } from "./setting-option.ts";
 import { ProgressLine, duration, print, printJson, short } from "./output.ts";
 
 interface EvalOptions extends WindowOptions {
   readonly data: string[];
   readonly threads?: number;
+  readonly memoryLimit?: number;
+  readonly gemmImpl?: GemmImpl;
   readonly json?: boolean;
 }
 
@@ -52,12 +58,16 @@ function evalOptions(command: Command): Command {
     .option("--stride <n>", "tokens from window to window (default: half the context)", integer("--stride", 1))
     .option("--chunks <name>", "llama.cpp: its chunks of 512 tokens, the second half scored, in place of windows")
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
+    .addOption(settingOption("--gemm-impl <type>", "runtime.gemm_impl"))
+    .option("--memory-limit <size>", "refuse a model whose weights take more (default: what is available)", (text) =>
+      parseBytes("--memory-limit", text),
+    )
     .option("--json", "one JSON document on stdout");
 }
 
 async function perplexity(options: PerplexityOptions): Promise<void> {
   using backend = openBackend(options);
-  using scorer = await openScorer(options.model, backend);
+  using scorer = await openScorer(options.model, backend, options);
   const windows = resolveWindows(options, scorer.config.maxSeqLen);
   const { result, stopped } = await measure(options, windows, (text) => evaluatePerplexity(scorer, text));
   if (result.tokens === 0) return;
@@ -70,8 +80,10 @@ async function perplexity(options: PerplexityOptions): Promise<void> {
 
 async function kld(a: string, b: string, options: EvalOptions): Promise<void> {
   using backend = openBackend(options);
-  using modelA = await openScorer(a, backend);
-  using modelB = await openScorer(b, backend);
+  const { memoryLimit = availableBytes() } = options;
+  using modelA = await openScorer(a, backend, { ...options, memoryLimit });
+  const left = Math.max(0, memoryLimit - modelA.weightBytes);
+  using modelB = await openScorer(b, backend, { ...options, memoryLimit: left });
   const windows = resolveWindows(options, Math.min(modelA.config.maxSeqLen, modelB.config.maxSeqLen));
   const { result, stopped } = await measure(options, windows, (text) => evaluateDivergence(modelA, modelB, text));
   if (result.tokens === 0) return;
@@ -95,6 +107,7 @@ async function measure<T extends { tokens: number }>(
   evaluate: (text: EvaluationText) => Promise<T>,
 ): Promise<{ result: T; stopped: boolean }> {
   const { sizeBytes, documents } = await openTexts(data, process.cwd());
+  await readThrough(documents());
   const line = new ProgressLine(process.stderr, () => performance.now());
   const { signal, dispose } = interruption();
   const start = performance.now();
@@ -112,6 +125,11 @@ async function measure<T extends { tokens: number }>(
     line.clear();
     dispose();
   }
+}
+
+/** Scoring takes far longer than reading: a file that is not text is found before it begins. */
+async function readThrough(documents: AsyncIterable<AsyncIterable<string>>): Promise<void> {
+  for await (const pieces of documents) for await (const _ of pieces);
 }
 
 function interruption(): { signal: AbortSignal; dispose: () => void } {

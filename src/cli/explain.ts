@@ -16,7 +16,7 @@ import {
   type Value,
 } from "../config/index.ts";
 import type { Costs, Influence, Trial } from "../planner/index.ts";
-import { bytes, print, printJson, short, snake } from "./output.ts";
+import { print, printJson, short, size, snake } from "./output.ts";
 
 interface ExplainOptions {
   readonly model: string;
@@ -164,7 +164,7 @@ function presetsText(presets: ParameterFacts["presets"]): string {
 const COLUMNS: readonly (readonly [keyof Costs, string, (value: number) => string])[] = [
   ["total", "parameters", grouped],
   ["activated", "active", grouped],
-  ["trainingBytes", "training", bytes],
+  ["trainingBytes", "training", size],
   ["kvBytesPerToken", "KV/token", (value) => `${grouped(value)} B`],
   ["flopsPerToken", "training FLOPs/token", short],
 ];

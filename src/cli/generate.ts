@@ -3,6 +3,8 @@
 import { Command } from "commander";
 import type { GenerationEnd } from "../infer/index.ts";
 import { openEngine } from "../infer/node.ts";
+import { resolveModelFolder } from "../model/node.ts";
+import { loadTokenizer } from "../tokenizer/node.ts";
 import { answerOptions, collectAnswer, generationSettings, type AnswerOptions } from "./answer.ts";
 import { Conversation, createPrinter } from "./conversation.ts";
 import { openBackend } from "./options.ts";
@@ -22,12 +24,13 @@ export function generateCommand(): Command {
 
 async function generate(options: GenerateOptions): Promise<void> {
   using backend = openBackend(options);
-  const { model: folder, memoryLimit } = options;
-  using engine = await openEngine({ folder, backend, now: () => performance.now(), memoryLimit });
+  const { model: folder, memoryLimit, gemmImpl } = options;
+  const tokenizer = await loadTokenizer(await resolveModelFolder(folder));
+  using engine = await openEngine({ folder, backend, tokenizer, now: () => performance.now(), memoryLimit, gemmImpl });
   const settings = generationSettings(engine.settings, options);
   const { chatTemplate: template, system, thinking = false, json = false } = options;
   if (template !== undefined || system !== undefined || thinking) {
-    const conversation = await Conversation.open({ engine, folder, template, system, thinking });
+    const conversation = await Conversation.open({ engine, tokenizer, folder, template, system, thinking });
     const printer = createPrinter(process.stdout);
     const show = json ? (): void => undefined : printer.show;
     const { content, reasoning, end } = await conversation.ask(options.prompt, settings, show);

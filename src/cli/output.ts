@@ -85,6 +85,12 @@ export function short(value: number): string {
   return `${scaled >= 100 || unit === 0 ? Math.round(scaled) : scaled.toPrecision(3)}${units[unit]!}`;
 }
 
+/** `85.90 GB (80.00 GiB)`; below a GB in MB and MiB. */
+export function size(value: number): string {
+  if (Math.abs(value) < 1e9) return `${(value / 1e6).toFixed(1)} MB (${(value / 2 ** 20).toFixed(1)} MiB)`;
+  return `${(value / 1e9).toFixed(2)} GB (${(value / 2 ** 30).toFixed(2)} GiB)`;
+}
+
 /** Bytes as MiB or GiB. */
 export function bytes(value: number): string {
   return value >= 2 ** 30 ? `${(value / 2 ** 30).toFixed(2)} GiB` : `${(value / 2 ** 20).toFixed(1)} MiB`;

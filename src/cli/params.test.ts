@@ -196,7 +196,7 @@ describe("what cannot be counted is refused", () => {
     [["deepseek-v3", "--set", "hidden_sise=1"], "hidden_sise: must be a known parameter; did you mean hidden_size?"],
     [
       ["deepseek-v3", "--layer", "dense:in=1,out=2"],
-      '--layer: must be a known layer, got "dense"; choose one of lora, dora, adapter',
+      '--layer: must be one of lora, dora, adapter where a model is named, got "dense"; leave the model out: dense is counted from its own sizes',
     ],
   ])("%j", async (words, message) => {
     await expect(params(...words)).rejects.toThrow(message);

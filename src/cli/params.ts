@@ -83,8 +83,8 @@ async function open(model: string, { set }: ParamsOptions): Promise<Opened> {
     throw new ConfigError("--set", "must change a preset or a run file", model, "edit the config.json instead");
   }
   const { openModel } = await import("../blueprint/node.ts");
-  const { name, blueprint: plan, source } = await openModel(model);
-  if (source.kind !== "folder" && source.kind !== "gguf") return { name, blueprint: plan };
+  const { name, blueprint: plan, source, isReleased } = await openModel(model);
+  if (isReleased || (source.kind !== "folder" && source.kind !== "gguf")) return { name, blueprint: plan };
   const format = source.kind === "gguf" ? "gguf" : "safetensors";
   return { name, blueprint: plan, stored: { stored: countHeaders(plan, source.tensors, format) } };
 }

@@ -4,9 +4,9 @@ import { Command } from "commander";
 import { ConfigError } from "../core/errors.ts";
 import { MEMORY_PARTS, summarise, layoutText, type Evaluation } from "../planner/index.ts";
 import { number } from "./options.ts";
-import { print, printJson } from "./output.ts";
+import { print, printJson, size } from "./output.ts";
 import { openJob, withSearchOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
-import { evaluationJson, headJson, percent, size } from "./plan-report.ts";
+import { evaluationJson, headJson, percent } from "./plan-report.ts";
 import { searchJob } from "./plan-search.ts";
 import { formatTable } from "./table.ts";
 

@@ -110,3 +110,17 @@ test.each([
   await expect(run(...words)).rejects.toThrow(message);
   expect(readdirSync(folder)).toEqual([]);
 });
+
+test("a run file gives model, devices, layout and training; options go before it", async () => {
+  const file = join(folder, "lite.yaml");
+  const layout = "parallel: {tp: 2, ep: 4, dp: 8}\nhardware: {device: h100, devices: 16}\n";
+  writeFileSync(file, `preset: deepseek-v2-lite\ntraining: {batch_size: 512, lr: 0.0003}\n${layout}`);
+  const out = await run(file, "--engine", "megatron");
+  const script = readFileSync(join(out, "launch.sh"), "utf8");
+  expect(script).toContain("--tensor-model-parallel-size 2");
+  expect(script).toContain("--expert-model-parallel-size 4");
+  expect(script).toContain("--global-batch-size 512");
+  expect(script).toContain("--lr 0.0003");
+  await run(file, "--engine", "megatron", "--ep", "8");
+  expect(readFileSync(join(out, "launch.sh"), "utf8")).toContain("--expert-model-parallel-size 8");
+});

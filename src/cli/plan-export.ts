@@ -7,8 +7,8 @@ import { nodeFiles } from "../formats/node.ts";
 import {
   CLUSTERS,
   devicesPerNode,
-  engineRow,
-  ENGINES,
+  ASSUMED,
+  ENGINE_TASKS,
   exportFastest,
   exportPlan,
   findEngine,
@@ -29,11 +29,14 @@ import { userDevice } from "./hardware-file.ts";
 import { assignments, collect, integer, number } from "./options.ts";
 import { print, printJson } from "./output.ts";
 import { parseBytes } from "./plan-local.ts";
+import { isRunFile, neededGpus, pinsOf, withPins, type PinnedOptions } from "./plan-settings.ts";
+import { openConfig, runFileName } from "./run-files.ts";
+import { helpOf } from "./setting-option.ts";
 
 interface ExportOptions {
   readonly engine: string;
   readonly cluster?: ClusterName;
-  readonly gpus: string;
+  readonly gpus?: string;
   readonly out: string;
   readonly devicesPerNode?: number;
   readonly image?: string;
@@ -75,26 +78,26 @@ const DESKTOP_RAM_GB_PER_S = 89.6;
 
 const degree = (name: string): [string, string, (text: string) => number] => [
   `--${name} <n>`,
-  `pin ${name.toUpperCase()}; what is not pinned is searched`,
+  helpOf(`parallel.${name}`, "default: searched"),
   integer(`--${name}`, 1),
 ];
 
 export function planExportCommand(): Command {
-  const engines = Object.keys(ENGINES).join(", ");
+  const engines = Object.keys(ENGINE_TASKS).join(", ");
   return new Command("export")
     .description("write the files that launch a plan in another engine")
-    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
+    .argument("<model>", "a preset, a run file (.yaml), a config.json, a checkpoint folder or a .gguf file")
     .requiredOption("--engine <name>", engines)
-    .requiredOption("--gpus <count x name>", "devices in all, for example 1024xH100")
+    .option("--gpus <count x name>", "devices in all, for example 1024xH100 (default: those of the run file)")
     .requiredOption("--out <dir>", "folder to write; it must be absent, empty or an earlier export")
     .addOption(new Option("--cluster <name>", "what starts the nodes (default: you do)").choices(CLUSTERS))
-    .option("--devices-per-node <n>", "devices of one node", integer("--devices-per-node", 1))
+    .option("--devices-per-node <n>", helpOf("hardware.devices_per_node"), integer("--devices-per-node", 1))
     .option("--image <name>", "container image, for Kubernetes")
     .option("--hosts <names>", "host names with commas between, for MPI, Ray and DeepSpeed")
     .option("--flag <text>", "another flag for the engine, --name value; may be given several times", collect)
     .option("--env <name=value>", "another variable for the engine; may be given several times", collect)
     .option("--set <key=value>", "change a setting, such as lr or batch_size; may be given several times", collect)
-    .option("--margin <share>", "share of a device's memory to plan with (default: 0.85)", number("--margin", 0.01, 1))
+    .option("--margin <share>", helpOf("hardware.memory_margin"), number("--margin", 0.01, 1), ASSUMED.memoryMargin)
     .option(...degree("tp"))
     .option(...degree("pp"))
     .option(...degree("vp"))
@@ -102,18 +105,34 @@ export function planExportCommand(): Command {
     .option(...degree("ep"))
     .option(...degree("etp"))
     .option(...degree("dp"))
-    .option("--global-batch <n>", "sequences of a step (default: the setting batch_size)", integer("--global-batch", 1))
-    .option("--seq <n>", "tokens of a sequence (default: the setting seq_len)", integer("--seq", 1))
-    .addOption(new Option("--schedule <name>", "pipeline without virtual stages").choices([...SCHEDULES]))
+    .option("--global-batch <n>", helpOf("training.batch_size", "default: the setting"), integer("--global-batch", 1))
+    .option("--seq <n>", helpOf("training.seq_len", "default: the setting"), integer("--seq", 1))
+    .addOption(
+      new Option("--schedule <name>", helpOf("parallel.pipeline_schedule", "without virtual stages")).choices([
+        ...SCHEDULES,
+      ]),
+    )
     .option("--no-mtp", "train without the MTP layers")
-    .option("--zero <stage>", "pin the ZeRO stage", integer("--zero", 0, 3))
-    .option("--recompute <what>", "pin none, selective, full or first-N (per cent)", recompute)
-    .option("--micro-batch <n>", "pin the sequences of one pass", integer("--micro-batch", 1))
-    .option("--precision <recipe>", "precision recipe of training", "bf16")
+    .option("--zero <stage>", helpOf("parallel.zero", "default: searched"), integer("--zero", 0, 3))
+    .option(
+      "--recompute <what>",
+      helpOf("parallel.recompute", "none, selective, full or first-N per cent; default: searched"),
+      recompute,
+    )
+    .option("--micro-batch <n>", helpOf("training.micro_batch_size", "default: searched"), integer("--micro-batch", 1))
+    .option("--precision <recipe>", helpOf("parallel.precision_recipe"), "bf16")
     .option("--context <tokens>", "longest context of a request, for serving", integer("--context", 1), 8192)
-    .option("--batch <n>", "sequences at once, for serving (default: 64, or 1 for llama.cpp)", integer("--batch", 1))
-    .addOption(new Option("--kv <format>", "cache, for serving").choices(["bf16", "fp8"]).default("bf16"))
-    .option("--drafts <n>", "tokens that MTP drafts in a step, for serving", integer("--drafts", 0, 16), 0)
+    .option(
+      "--batch <n>",
+      helpOf("serving.max_sequences", "for serving; default: 64, or 1 for llama.cpp"),
+      integer("--batch", 1),
+    )
+    .addOption(
+      new Option("--kv <format>", helpOf("quantization.kv_cache_dtype", "for serving"))
+        .choices(["bf16", "fp8"])
+        .default("bf16"),
+    )
+    .option("--drafts <n>", helpOf("serving.draft_tokens", "for serving"), integer("--drafts", 0, 16), 0)
     .option("--no-expert-parallel", "cut every expert instead of dealing them out, for serving")
     .option("--quant <mix>", "GGUF mix, for llama.cpp", "Q4_K_M")
     .addOption(
@@ -139,8 +158,9 @@ function recompute(text: string): Recompute {
   throw new ConfigError("--recompute", "must be none, selective, full or first-N with N from 1 to 99", text);
 }
 
-async function exportFolder(model: string, options: ExportOptions): Promise<void> {
-  const opened = await openForExport(model, options);
+async function exportFolder(model: string, given: ExportOptions, command: Command): Promise<void> {
+  const opened = await openForExport(model, given);
+  const options = withPins(given, opened.pins, command);
   const files = await filesFor(opened, options);
   await writeLaunchFolder(nodeFiles, options.out, files);
   const paths = files.map(({ path }) => path);
@@ -153,14 +173,17 @@ interface Opened {
   readonly name: string;
   readonly model: ModelConfig;
   readonly training: TrainingConfig;
+  /** Settings of a run file for options that were not given. */
+  readonly pins: PinnedOptions;
 }
 
 /** A preset brings its training settings; a model from files has the usual ones. */
 async function openForExport(model: string, { set = [] }: ExportOptions): Promise<Opened> {
   const changes = assignments(set);
-  if (presetNames().includes(model)) {
-    const { model: settings, training } = resolveConfig(model, changes);
-    return { name: model, model: settings, training };
+  if (presetNames().includes(model) || isRunFile(model)) {
+    const config = await openConfig(model, changes);
+    const name = isRunFile(model) ? runFileName(model) : model;
+    return { name, model: config.model, training: config.training, pins: pinsOf(config) };
   }
   for (const key of Object.keys(changes)) {
     if (findParameter(key).section !== "model") continue;
@@ -173,14 +196,14 @@ async function openForExport(model: string, { set = [] }: ExportOptions): Promis
   }
   const { openModel } = await import("../blueprint/node.ts");
   const opened = await openModel(model);
-  return { name: opened.name, model: opened.model, training: resolveConfig({}, changes).training };
+  return { name: opened.name, model: opened.model, training: resolveConfig({}, changes).training, pins: {} };
 }
 
 type Common = Omit<ExportRequest, "job">;
 
 async function filesFor({ name, model, training }: Opened, options: ExportOptions): Promise<LaunchFile[]> {
   const engine = findEngine(options.engine);
-  const { count, name: deviceName } = parseGpus(options.gpus);
+  const { count, name: deviceName } = parseGpus(neededGpus(options.gpus));
   const common: Common = {
     engine,
     model,
@@ -188,7 +211,7 @@ async function filesFor({ name, model, training }: Opened, options: ExportOption
     ...machines(count, await userDevice(deviceName, options.hardware), options),
     ...extras(options),
   };
-  switch (engineRow(engine).task) {
+  switch (ENGINE_TASKS[engine]) {
     case "train": {
       const { globalBatch: batchSize = training.batchSize, seq: seqLen = training.seqLen, dp, schedule, mtp } = options;
       const asked = { ...training, batchSize, seqLen, tokensPerStep: batchSize * seqLen };

@@ -10,16 +10,18 @@ import {
   fitTraining,
   largestFit,
   type FitRow,
+  type Layout,
 } from "../planner/index.ts";
 import { checkPartners, flagOf, integer, isGiven, number } from "./options.ts";
-import { print, printJson, snake } from "./output.ts";
+import { print, printJson, size, snake } from "./output.ts";
 import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import { parseBytes, planLocalFit, type LocalOptions } from "./plan-local.ts";
-import { headJson, printHead, size } from "./plan-report.ts";
+import { headJson, printHead, printQuantity } from "./plan-report.ts";
 import { formatTable } from "./table.ts";
 
 interface FitOptions extends JobOptions, Omit<Partial<LocalOptions>, keyof JobOptions> {
   readonly mem?: string;
+  readonly why?: string;
   readonly json?: boolean;
 }
 
@@ -38,6 +40,7 @@ export function fitCommand(): Command {
     .option("--ram-bandwidth <GB/s>", "of the memory, without --cpu", number("--ram-bandwidth", 1))
     .option("--context <tokens>", "tokens of context of a GGUF file", integer("--context", 1))
     .option("--quant <mix>", "only this GGUF mix")
+    .option("--why <number>", "print where a number of the answer comes from: memory.total, or with --quant bound.rate")
     .option("--no-imatrix", "the GGUF file was made without importance matrix");
   return withJobOptions(fit).action(runFit);
 }
@@ -45,7 +48,7 @@ export function fitCommand(): Command {
 /** Options that `--vram` reads, and whether they act only with it. */
 const READ_WITH_VRAM: Readonly<Record<string, "only" | "too">> = {
   ...{ gpu: "only", cpu: "only", ramBandwidth: "only", context: "only", quant: "only", imatrix: "only" },
-  ...{ vram: "too", ram: "too", margin: "too", hardware: "too", json: "too" },
+  ...{ vram: "too", ram: "too", why: "too", margin: "too", hardware: "too", json: "too" },
 };
 const ONLY_WITH_VRAM = Object.fromEntries(
   Object.keys(READ_WITH_VRAM)
@@ -58,9 +61,11 @@ async function runFit(model: string, options: FitOptions, command: Command): Pro
   checkPartners(command, ONLY_WITH_VRAM);
   const opened = await openJob(model, { ...options, globalBatch: 1 }, command);
   const job = options.mem === undefined ? opened : withMemory(opened, parseBytes("--mem", options.mem));
-  const rows = fitRows(job, { ...options, ...job.options });
+  const settings = { ...options, ...job.options };
+  const rows = fitRows(job, settings);
   const largest = largestFit(rows);
   if (largest === undefined) process.exitCode = NOTHING_FITS;
+  if (options.why !== undefined) return explainFit(job, largest ?? leastOf(rows), settings, options.why);
   if (options.json !== true) return printFit(job, rows, largest);
   printJson({ ...headJson(job), rows: rows.map(snake), largest: largest === undefined ? null : snake(largest) });
 }
@@ -91,18 +96,39 @@ function withMemory(job: PlanJob, memoryBytes: number): PlanJob {
 /** Sequences that are tried where none is given. */
 const SEQUENCES = Array.from({ length: 9 }, (_, i) => 512 * 2 ** i);
 
+/** Where a number of the found answer comes from, or of the layout that is nearest to it. */
+function explainFit(job: PlanJob, row: FitRow, options: FitOptions, name: string): void {
+  const base = fitLayout(job, { ...options, seq: row.seqLen });
+  const { recompute, microBatchSize: found } = row;
+  const microBatchSize = Math.max(1, found);
+  const globalBatchSize = base.globalBatchSize * microBatchSize;
+  const quantity = job.evaluator.explain({ ...base, recompute, microBatchSize, globalBatchSize }, name);
+  if (options.json === true) printJson(quantity);
+  else printQuantity(quantity);
+}
+
+/** What needs the least memory. */
+function leastOf(rows: readonly FitRow[]): FitRow {
+  return rows.toSorted((a, b) => a.memoryBytes - b.memoryBytes)[0]!;
+}
+
 function fitRows(job: PlanJob, options: FitOptions): FitRow[] {
-  const { tp = 1, pp = 1, vp = 1, cp = 1, ep = 1, etp = 1, schedule, dp, recompute } = options;
+  const { seq, recompute } = options;
+  const rows = fitTraining(job.evaluator, fitLayout(job, options), seq === undefined ? SEQUENCES : [seq]);
+  return recompute === undefined ? rows : rows.filter((row) => row.recompute === recompute);
+}
+
+/** The given degrees with micro-batches of one sequence. */
+function fitLayout(job: PlanJob, options: FitOptions): Layout {
+  const { tp = 1, pp = 1, vp = 1, cp = 1, ep = 1, etp = 1, schedule, dp, seq = SEQUENCES[0]! } = options;
   const zero = options.zero ?? (job.world > 1 ? 3 : 0);
   const micros = pp > 1 ? 2 * pp : 1;
   const given = { ...(schedule === undefined ? {} : { schedule }), ...(dp === undefined ? {} : { dp }) };
   const degrees = { tp, pp, vp, cp, ep, etp, zero, ...given };
-  const sequences = options.seq === undefined ? SEQUENCES : [options.seq];
-  const base = completeLayout({ ...degrees, globalBatchSize: 1, seqLen: sequences[0]! }, job.world);
+  const base = completeLayout({ ...degrees, globalBatchSize: 1, seqLen: seq }, job.world);
   const layout = { ...base, globalBatchSize: base.dp * micros };
   checkLayout(layout, job.evaluator.job.shape, job.world);
-  const rows = fitTraining(job.evaluator, layout, sequences);
-  return recompute === undefined ? rows : rows.filter((row) => row.recompute === recompute);
+  return layout;
 }
 
 function printFit(job: PlanJob, rows: readonly FitRow[], largest: FitRow | undefined): void {
@@ -119,7 +145,7 @@ function printFit(job: PlanJob, rows: readonly FitRow[], largest: FitRow | undef
     `\nlargest micro-batch by recomputation\n${formatTable({ head: ["tokens", ...settings], rows: table }, "text")}`,
   );
   if (largest === undefined) {
-    const least = rows.toSorted((a, b) => a.memoryBytes - b.memoryBytes)[0]!;
+    const least = leastOf(rows);
     return print(`nothing fits: one sequence of ${least.seqLen} tokens needs ${size(least.memoryBytes)}`);
   }
   const { seqLen, microBatchSize, recompute, memoryBytes } = largest;

@@ -8,16 +8,14 @@ import {
   idleSettings,
   pathOf,
   presetNames,
-  type ModelConfig,
   type ResolvedConfig,
   type TrainingConfig,
 } from "../config/index.ts";
 import { ConfigError, nearest } from "../core/errors.ts";
 import {
   CALIBRATED_ENGINES,
-  createTrainingEvaluator,
-  DEFAULT_MARGIN,
-  efficiencyFor,
+  ASSUMED,
+  engineEvaluator,
   frozenWeightBytes,
   modelShape,
   parseGpus,
@@ -34,8 +32,10 @@ import {
   type ZeroStage,
 } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
-import { assignments, checkPartners, collect, integer, isGiven, number } from "./options.ts";
+import { assignments, checkPartners, collect, integer, number } from "./options.ts";
+import { DEGREES, isRunFile, modelNotes, optionsOf, pinsOf, withPins, type PinnedOptions } from "./plan-settings.ts";
 import { openConfig, runFileName } from "./run-files.ts";
+import { helpOf } from "./setting-option.ts";
 
 export interface JobOptions {
   readonly gpus: string;
@@ -66,40 +66,47 @@ export interface JobOptions {
 }
 
 const ATTENTION = "attn.wq,attn.wq_a,attn.wq_b,attn.wk,attn.wv,attn.wkv_a,attn.wkv_b,attn.wo";
-const DEGREES = ["tp", "pp", "vp", "cp", "ep", "etp", "dp"] as const;
 
 /** Adds the options of JobOptions, without those that say how many sequences there are. */
 export function withJobOptions(command: Command): Command {
   command
     .option("--gpus <count x name>", "devices, for example 2048xH800", "1xH100")
-    .option("--precision <recipe>", "precision recipe: bf16, fp8, bf16-bf16-moments, …", "bf16")
+    .option("--precision <recipe>", helpOf("parallel.precision_recipe", "bf16, fp8, bf16-bf16-moments, …"), "bf16")
     .option(
       "--engine <name>",
       "engine whose efficiency is taken: deepseek, megatron, automodel, torchtitan (default: none, a general assumption)",
     )
-    .option("--seq <n>", "tokens of a sequence (default: the preset's)", integer("--seq", 1))
-    .addOption(new Option("--schedule <name>", "pipeline without virtual stages").choices([...SCHEDULES]))
-    .option("--margin <share>", "share of the memory to plan with", number("--margin", 0.01, 1), DEFAULT_MARGIN)
+    .option("--seq <n>", helpOf("training.seq_len", "default: the preset's"), integer("--seq", 1))
+    .addOption(
+      new Option("--schedule <name>", helpOf("parallel.pipeline_schedule", "without virtual stages")).choices([
+        ...SCHEDULES,
+      ]),
+    )
+    .option("--margin <share>", helpOf("hardware.memory_margin"), number("--margin", 0.01, 1), ASSUMED.memoryMargin)
     .option("--no-mtp", "train without the MTP layers")
     .option("--loss-chunks <n>", "parts in which logits and loss are computed", integer("--loss-chunks", 1), 1)
     .option("--lora-rank <r>", "train adapters of this rank, and nothing else", integer("--lora-rank", 1))
     .option("--lora-targets <names>", "matrices with adapters", ATTENTION)
-    .option("--frozen <format>", "format of the weights below adapters: bf16, fp8, nf4", "bf16")
+    .option("--frozen <format>", helpOf("adapter.lora_base", "bf16, fp8, nf4"), "bf16")
     .option("--hardware <file>", "hardware file with rows of your own")
     .option("--set <key=value>", "another setting of a preset; may be given several times", collect);
   for (const name of DEGREES)
-    command.option(`--${name} <n>`, `${name.toUpperCase()} (default: searched)`, integer(`--${name}`, 1));
+    command.option(`--${name} <n>`, helpOf(`parallel.${name}`, "default: searched"), integer(`--${name}`, 1));
   return command
-    .option("--zero <stage>", "ZeRO stage (default: searched)", integer("--zero", 0, 3))
-    .option("--recompute <what>", "none, selective, full or first-N per cent (default: searched)", recomputeSetting)
+    .option("--zero <stage>", helpOf("parallel.zero", "default: searched"), integer("--zero", 0, 3))
+    .option(
+      "--recompute <what>",
+      helpOf("parallel.recompute", "none, selective, full or first-N per cent; default: searched"),
+      recomputeSetting,
+    )
     .option("--json", "one JSON document on stdout");
 }
 
 /** Adds all options of JobOptions. */
 export function withSearchOptions(command: Command): Command {
   return withJobOptions(command)
-    .option("--global-batch <n>", "sequences of a step (default: the preset's)", integer("--global-batch", 1))
-    .option("--micro-batch <n>", "sequences of one pass (default: searched)", integer("--micro-batch", 1));
+    .option("--global-batch <n>", helpOf("training.batch_size", "default: the preset's"), integer("--global-batch", 1))
+    .option("--micro-batch <n>", helpOf("training.micro_batch_size", "default: searched"), integer("--micro-batch", 1));
 }
 
 /** @throws ConfigError for another word. */
@@ -136,13 +143,6 @@ function deviceNotes({ title, peaks }: Device, { compute }: PrecisionRecipe): st
   return [`${title} has no bf16: products are planned at its fp16 peak; --precision fp16 plans fp16 states too`];
 }
 
-/** V3.2 reads the keys that its indexer picks; the planner has no rows for that. */
-function modelNotes({ indexNHeads, indexTopk }: ModelConfig): string[] {
-  if (indexNHeads === 0) return [];
-  const cause = `its indexer leaves ${indexTopk} keys to each query`;
-  return [`planned as dense attention, though ${cause}: beyond that context FLOPs and cache reads are too high`];
-}
-
 /**
  * @param command - the one that was called; what it gives goes before the settings of a run file.
  * @throws ConfigError for a model, device or setting that is not known or missing.
@@ -150,8 +150,7 @@ function modelNotes({ indexNHeads, indexTopk }: ModelConfig): string[] {
 export async function openJob(model: string, given: JobOptions, command: Command): Promise<PlanJob> {
   checkPartners(command, { loraTargets: "loraRank", frozen: "loraRank" });
   const opened = await openShape(model, given.set);
-  const pins = Object.entries(opened.pins).filter(([option]) => !isGiven(command, option));
-  const options: JobOptions = { ...given, ...Object.fromEntries(pins) };
+  const options = withPins(given, opened.pins, command);
   const { name, shape: whole, training } = opened;
   checkEngine(options.engine);
   const { count, name: deviceName } = parseGpus(options.gpus);
@@ -160,16 +159,9 @@ export async function openJob(model: string, given: JobOptions, command: Command
   const shape = adapted(options.mtp ? whole : withoutMtp(whole), options);
   const recipe = precisionRecipe(options.precision);
   const cluster = { device, count: world };
-  const efficiency = efficiencyFor({
-    ...(options.engine === undefined ? {} : { engine: options.engine }),
-    cluster,
-    format: recipe.compute,
-    family: shape.nRoutedExperts > 0 ? "moe" : "dense",
-  });
-  const evaluator = createTrainingEvaluator({
-    ...{ shape, recipe, cluster, efficiency, margin: options.margin, lossChunks: options.lossChunks },
-    frozenBytes: frozenWeightBytes(options.frozen),
-  });
+  const { engine, margin, lossChunks } = options;
+  const frozenBytes = frozenWeightBytes(options.frozen);
+  const evaluator = engineEvaluator({ shape, recipe, cluster, engine, margin, lossChunks, frozenBytes });
   const globalBatchSize = options.globalBatch ?? training?.batchSize;
   if (globalBatchSize === undefined) {
     throw new ConfigError("--global-batch", "must be given for a model without preset", undefined, "for example 1024");
@@ -191,31 +183,7 @@ interface OpenedShape {
   readonly training: TrainingConfig | undefined;
   readonly notes: readonly string[];
   /** Settings of a run file or of --set, for options that were not given. */
-  readonly pins: Partial<JobOptions>;
-}
-
-const isRunFile = (model: string): boolean => /\.ya?ml$/i.test(model);
-
-/** Parallel and hardware settings by path, with the options that they stand for. */
-function optionsOf({ parallel, hardware, training }: ResolvedConfig): Readonly<Record<string, Partial<JobOptions>>> {
-  const gpus = { gpus: `${hardware.devices}x${hardware.device}` };
-  return {
-    ...Object.fromEntries(DEGREES.map((name) => [`parallel.${name}`, { [name]: parallel[name] }])),
-    "parallel.zero": { zero: parallel.zero as ZeroStage },
-    "parallel.recompute": { recompute: parallel.recompute },
-    "parallel.pipeline_schedule": { schedule: parallel.pipelineSchedule },
-    "parallel.precision_recipe": { precision: parallel.precisionRecipe },
-    "hardware.memory_margin": { margin: hardware.memoryMargin },
-    "hardware.device": gpus,
-    "hardware.devices": gpus,
-    "training.micro_batch_size": { microBatch: training.microBatchSize },
-  };
-}
-
-/** Of the settings that the file, what it extends or --set gives; the others are searched. */
-function pinsOf(config: ResolvedConfig): Partial<JobOptions> {
-  const given = Object.entries(optionsOf(config)).filter(([path]) => config.why[path]!.startsWith("given"));
-  return Object.assign({}, ...given.map(([, pin]) => pin)) as Partial<JobOptions>;
+  readonly pins: PinnedOptions;
 }
 
 /** Says which settings of --set do not act on a plan. */

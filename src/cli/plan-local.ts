@@ -2,9 +2,20 @@
 
 import type { Blueprint } from "../blueprint/index.ts";
 import { ConfigError } from "../core/errors.ts";
-import { ggufMix, planLocal, planLocalMixes, type LocalPlan } from "../planner/index.ts";
+import {
+  ASSUMED,
+  explainLocal,
+  findRowName,
+  ggufMix,
+  LOCAL_NAMES,
+  planLocal,
+  planLocalMixes,
+  type GgufMix,
+  type LocalPlan,
+} from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
-import { bytes, print, printJson, snake } from "./output.ts";
+import { print, printJson, size, snake } from "./output.ts";
+import { printQuantity } from "./plan-report.ts";
 import { formatTable } from "./table.ts";
 
 export interface LocalOptions {
@@ -19,6 +30,8 @@ export interface LocalOptions {
   readonly quant?: string;
   readonly margin?: number;
   readonly imatrix?: boolean;
+  /** A number whose derivation is asked for; it needs `quant`. */
+  readonly why?: string;
   readonly hardware?: string;
   readonly json?: boolean;
 }
@@ -31,7 +44,7 @@ const NOTHING_FITS = 3;
 
 /** Prints the plan; the exit code is 3 when no mix fits. */
 export async function planLocalFit(name: string, model: Blueprint, options: LocalOptions): Promise<void> {
-  const { context = 4096, margin = 0.85, imatrix = true, json = false } = options;
+  const { context = 4096, margin = ASSUMED.memoryMargin, imatrix = true, json = false } = options;
   const gpu = await userDevice(options.gpu ?? USUAL_GPU, options.hardware);
   const cpu = options.cpu === undefined ? undefined : await userDevice(options.cpu, options.hardware);
   const machine = {
@@ -41,6 +54,10 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
     ramBytesPerSec: cpu?.memoryBytesPerSec ?? (options.ramBandwidth ?? DESKTOP_RAM_GB_PER_S) * 1e9,
   };
   const settings = { context, memoryShare: margin, imatrix };
+  if (options.why !== undefined) {
+    const quantity = explainLocal(localNumber(options.why), model, neededMix(options.quant), machine, settings);
+    return json ? printJson(quantity) : printQuantity(quantity);
+  }
   const plans =
     options.quant === undefined
       ? planLocalMixes(model, machine, settings)
@@ -49,21 +66,33 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
   if (json) return printJson(snake({ model: name, machine, margin, context, mixes: plans }));
   const ram = cpu?.title ?? (options.ramBandwidth === undefined ? "two channels of DDR5-5600" : "as given");
   print(`${name} on ${gpu.title}, RAM at ${(machine.ramBytesPerSec / 1e9).toFixed(1)} GB/s (${ram})`);
-  print(`${context} tokens of context; ${margin} of ${options.vram} and of ${options.ram} may be used`);
+  print(
+    `${context} tokens of context; ${margin} of ${size(machine.vramBytes)} and of ${size(machine.ramBytes)} may be used`,
+  );
   print(localTable(plans));
   print("tokens/s is a bound: bytes of the chosen experts, the rest and the cache over the memories' bandwidths");
+}
+
+function localNumber(name: string): string {
+  const found = findRowName(LOCAL_NAMES, name);
+  if (found !== undefined) return found;
+  throw new ConfigError("--why", "must be a number of the plan", name, `one of ${LOCAL_NAMES.join(", ")}`);
+}
+
+function neededMix(quant: string | undefined): GgufMix {
+  if (quant !== undefined) return ggufMix(quant);
+  throw new ConfigError("--why", "must stand with --quant, whose numbers it explains");
 }
 
 function localTable(plans: readonly LocalPlan[]): string {
   return formatTable(
     {
-      head: ["mix", "file GB", "file", "GPU", "RAM", "--n-cpu-moe", "tokens/s at most", "fits"],
+      head: ["mix", "file", "GPU", "RAM", "--n-cpu-moe", "tokens/s at most", "fits"],
       rows: plans.map((plan) => [
         plan.mix,
-        (plan.fileBytes / 1e9).toFixed(1),
-        bytes(plan.fileBytes),
-        bytes(plan.gpu.totalBytes),
-        bytes(plan.ram.totalBytes),
+        size(plan.fileBytes),
+        size(plan.gpu.totalBytes),
+        size(plan.ram.totalBytes),
         String(plan.cpuMoeLayers),
         plan.boundTokensPerSec.toFixed(1),
         plan.fits ? "yes" : "no",

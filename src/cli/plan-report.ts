@@ -12,14 +12,9 @@ import {
   type TrainingSummary,
 } from "../planner/index.ts";
 import { ConfigError } from "../core/errors.ts";
-import { print, snake } from "./output.ts";
+import { print, size, snake } from "./output.ts";
 import type { PlanJob } from "./plan-job.ts";
 import { formatTable } from "./table.ts";
-
-/** `80.00 GB (74.51 GiB)` */
-export function size(bytes: number): string {
-  return `${gb(bytes)} GB (${gib(bytes)} GiB)`;
-}
 
 const gb = (bytes: number): string => (bytes / 1e9).toFixed(2);
 const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(2);

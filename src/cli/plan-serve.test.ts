@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { devicesCommand } from "./plan-devices.ts";
 import { planLocalFit } from "./plan-local.ts";
@@ -25,6 +28,38 @@ const serve = (...options: string[]) =>
     .parseAsync(["deepseek-v3", "--gpus", "16xH200", ...options], { from: "user" });
 
 describe("plan serve", () => {
+  it("takes model, devices, margin and cache of a run file, and options before them", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "fathom-serve-"));
+    try {
+      const path = join(folder, "served.yaml");
+      const text =
+        "preset: deepseek-v3\nparallel: {dp: 16}\nhardware: {device: h200, devices: 16, memory_margin: 0.8}\n";
+      writeFileSync(path, `${text}quantization: {kv_cache_dtype: fp8}\n`);
+      const read = async (...words: string[]) => {
+        const lines = printed();
+        await serveCommand()
+          .exitOverride()
+          .parseAsync([path, "--batch", "64", "--json", ...words], { from: "user" });
+        return JSON.parse(lines.join("")) as { margin: number; chosen: { kv_token_bytes: number } };
+      };
+      const whole = { model: "served", device: "h200", devices: 16, margin: 0.8 };
+      expect(await read()).toMatchObject({ ...whole, chosen: { kv_token_bytes: 70_272 / 2 } });
+      expect(await read("--kv", "bf16", "--margin", "0.9")).toMatchObject({
+        margin: 0.9,
+        chosen: { kv_token_bytes: 70_272 },
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it("says that V3.2 is planned as dense, and that devices must be given", async () => {
+    const lines = printed();
+    await serveCommand().parseAsync(["deepseek-v3.2", "--gpus", "16xH200"], { from: "user" });
+    expect(lines.join("")).toMatch(/note: planned as dense attention/);
+    await expect(serveCommand().parseAsync(["deepseek-v3"], { from: "user" })).rejects.toThrow(/--gpus: must be given/);
+  });
+
   it("prints one JSON document whose memory sums to its total", async () => {
     const lines = printed();
     await serve("--slo", "ttft=5s,tpot=50ms", "--json");
@@ -70,6 +105,15 @@ describe("plan serve", () => {
     );
   });
 
+  it("explains the cost of a million tokens", async () => {
+    const lines = printed();
+    await serve("--batch", "16", "--price", "3", "--why", "cost per million");
+    const text = lines.join("");
+    expect(text).toMatch(/^bill\.cost_per_million = [\d.]+ \$/);
+    expect(text).toContain("price = 3 $");
+    expect(text).toContain("decode.all = ");
+  });
+
   it("names the nearest device, and refuses unknown formats", async () => {
     const parse = (...options: string[]) =>
       serveCommand()
@@ -83,6 +127,14 @@ describe("plan serve", () => {
 
 describe("plan fit on one machine", () => {
   const v3 = blueprint(resolveConfig("deepseek-v3").model);
+
+  it("explains the bound of a GGUF file, for one mix", async () => {
+    const lines = printed();
+    const machine = { vram: "24GiB", ram: "256GiB", why: "bound.rate" };
+    await planLocalFit("deepseek-v3", v3, { ...machine, quant: "q2_k" });
+    expect(lines.join("")).toMatch(/^bound\.rate = [\d.]+ tokens per second[^]*ram\.q2_K\.chosen = \d+ elements/);
+    await expect(planLocalFit("deepseek-v3", v3, machine)).rejects.toThrow(/--why: must stand with --quant/);
+  });
 
   it("prints every mix as JSON with the file's bytes", async () => {
     const lines = printed();

@@ -1,13 +1,19 @@
 /** `fathom plan serve MODEL`: memory, prefill and decode of a served model, its batch curve, cost and energy. */
 
 import { Command } from "commander";
+import { blueprint, type Blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
+import type { ModelConfig } from "../config/index.ts";
 import {
+  ASSUMED,
+  BILL_NAMES,
   batchCurve,
   batchPoint,
   BOUND,
   costOf,
   energyOf,
+  explainBill,
+  findRowName,
   KV_FORMATS,
   largestBatch,
   modelShape,
@@ -20,16 +26,20 @@ import {
   type InferencePlan,
   type KvFormat,
   type ModelShape,
+  type Quantity,
 } from "../planner/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { userDevice } from "./hardware-file.ts";
 import { checkPartners, integer, number } from "./options.ts";
-import { bytes, print, printJson, snake } from "./output.ts";
+import { print, printJson, size, snake } from "./output.ts";
 import { printQuantity } from "./plan-report.ts";
+import { isRunFile, modelNotes, neededGpus, pinsOf, withPins } from "./plan-settings.ts";
+import { openConfig, runFileName } from "./run-files.ts";
+import { helpOf } from "./setting-option.ts";
 import { formatTable } from "./table.ts";
 
 interface ServeOptions {
-  readonly gpus: string;
+  readonly gpus?: string;
   readonly tp: number;
   readonly weights: string;
   readonly kv: string;
@@ -56,46 +66,75 @@ const NOTHING_FITS = 3;
 export function serveCommand(): Command {
   return new Command("serve")
     .description("plan serving a model: memory, latency, throughput, cost")
-    .argument("<model>", "a preset, a config.json, a checkpoint folder or a .gguf file")
-    .requiredOption("--gpus <count x name>", "devices, for example 16xH200")
+    .argument("<model>", "a preset, a run file (.yaml), a config.json, a checkpoint folder or a .gguf file")
+    .option("--gpus <count x name>", "devices, for example 16xH200 (default: those of the run file)")
     .option("--tp <n>", "devices that share a sequence", integer("--tp", 1), 1)
     .option("--weights <format>", "format of the weights: bf16, fp8, int8, int4, mxfp4, nvfp4", "fp8")
-    .option("--kv <format>", `format of the cache: ${Object.keys(KV_FORMATS).join(", ")}`, "bf16")
+    .option("--kv <format>", helpOf("quantization.kv_cache_dtype", Object.keys(KV_FORMATS).join(", ")), "bf16")
     .option("--expanded-kv", "cache each head's keys and values in place of the latent")
     .option("--context <n>", "tokens that a sequence has cached", integer("--context", 0), 4096)
     .option("--prompt <n>", "tokens of a prompt (default: the context)", integer("--prompt", 1))
     .option("--chunk <n>", "tokens of one prefill pass", integer("--chunk", 1), 8192)
     .option("--cached <share>", "share of prompts that the prefix cache has", number("--cached", 0, 0.99), 0)
-    .option("--batch <n>", "sequences at once (default: the most that fits)", integer("--batch", 1))
-    .option("--drafts <n>", "tokens that MTP drafts", integer("--drafts", 0, 8), 0)
-    .option("--acceptance <share>", "how often a draft is right", number("--acceptance", 0, 1), 0.85)
+    .option("--batch <n>", helpOf("serving.max_sequences", "default: the most that fits"), integer("--batch", 1))
+    .option("--drafts <n>", helpOf("serving.draft_tokens"), integer("--drafts", 0, 8), 0)
+    .option("--acceptance <share>", "how often a draft is right", number("--acceptance", 0, 1), ASSUMED.draftAcceptance)
     .option("--overlap", "two micro-batches hide each other's communication")
     .option("--redundant-experts <n>", "copies of experts on each device", integer("--redundant-experts", 0), 0)
     .option("--slo <times>", "what must be kept, for example ttft=2s,tpot=50ms")
-    .option("--margin <share>", "share of the memory that may be used", number("--margin", 0.01, 1), 0.85)
+    .option("--margin <share>", helpOf("hardware.memory_margin"), number("--margin", 0.01, 1), ASSUMED.memoryMargin)
     .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
     .option("--hardware <file>", "hardware file with rows of your own")
-    .option("--why <number>", "print where a number comes from, for example decode.step")
+    .option("--why <number>", "print where a number comes from, for example decode.step or cost")
     .option("--json", "one JSON document on stdout")
     .action(serve);
 }
 
-async function serve(name: string, options: ServeOptions, command: Command): Promise<void> {
+/** A model to serve, with the options that its run file stands for. */
+interface OpenedForServing {
+  readonly name: string;
+  readonly model: ModelConfig;
+  readonly blueprint: Blueprint;
+  readonly options: ServeOptions;
+}
+
+async function openForServing(name: string, options: ServeOptions, command: Command): Promise<OpenedForServing> {
+  if (!isRunFile(name)) return { ...(await openModel(name)), options };
+  const config = await openConfig(name);
+  const { gpus, margin, tp } = pinsOf(config);
+  const kv = config.why["quantization.kv_cache_dtype"]!.startsWith("given")
+    ? config.quantization.kvCacheDtype
+    : undefined;
+  const pins = Object.entries({ gpus, margin, tp, kv }).filter(([, value]) => value !== undefined);
+  return {
+    name: runFileName(name),
+    model: config.model,
+    blueprint: blueprint(config.model),
+    options: withPins(options, Object.fromEntries(pins), command),
+  };
+}
+
+async function serve(name: string, given: ServeOptions, command: Command): Promise<void> {
   checkPartners(command, { acceptance: "drafts" });
-  const { count, name: deviceName } = parseGpus(options.gpus);
+  const opened = await openForServing(name, given, command);
+  const { options } = opened;
+  const { count, name: deviceName } = parseGpus(neededGpus(options.gpus));
   const device = await userDevice(deviceName, options.hardware);
-  const opened = await openModel(name);
   const shape = modelShape(opened.blueprint);
   const settings = settingsOf(options, count);
   const chosen = choose(shape, device, settings, options.batch);
   if (chosen === undefined || !chosen.fits || !chosen.keepsSlo) process.exitCode = NOTHING_FITS;
   const curve = batchCurve(shape, device, settings);
-  if (options.why !== undefined) return explainNumber(chosen?.plan ?? curve[0]!.plan, options.why, options.json);
+  if (options.why !== undefined) {
+    const { plan } = chosen ?? curve[0]!;
+    return explainNumber(plan, options.why, (name) => explainCost(name, plan, device, { count, ...options }), options);
+  }
   const bound = chosen && planInference(shape, device, { ...settings, ...BOUND, batch: chosen.batch });
   const bill = chosen && billOf(chosen.plan, device, count, options.price);
   if (options.json === true) {
     return printJson({
       ...{ model: opened.name, device: device.name, devices: count, margin: options.margin },
+      notes: modelNotes(opened.model),
       chosen: chosen === undefined ? null : pointJson(chosen),
       bound: bound === undefined ? null : planJson(bound),
       bill: bill === undefined ? null : snake(bill),
@@ -105,7 +144,8 @@ async function serve(name: string, options: ServeOptions, command: Command): Pro
   print(
     `${opened.name} on ${count} × ${device.title}, tp ${options.tp}, ${options.weights} weights, ${options.kv} cache`,
   );
-  print(`${options.context} tokens of context; ${options.margin} of ${bytes(device.memoryBytes)} may be used`);
+  print(`${options.context} tokens of context; ${options.margin} of ${size(device.memoryBytes)} may be used`);
+  for (const note of modelNotes(opened.model)) print(`note: ${note}`);
   print(curveTable(curve, settings.slo !== undefined));
   if (chosen === undefined) return print(noBatch(curve[0]!, settings.slo !== undefined));
   if (!chosen.fits || !chosen.keepsSlo) print(failureOf(chosen));
@@ -151,7 +191,7 @@ function failureOf({ batch, plan, fits, broken }: BatchPoint): string {
   const failures = [
     ...(fits
       ? []
-      : [`does not fit: ${bytes(plan.totalBytes)} a device; take more devices or fewer bits (--weights, --kv)`]),
+      : [`does not fit: ${size(plan.totalBytes)} a device; take more devices or fewer bits (--weights, --kv)`]),
     ...broken.map((name) => `${name} fails: ${ms(times[name])}; ${CURES[name]}`),
   ];
   return `batch ${batch} ${failures.join("; ")}`;
@@ -187,7 +227,7 @@ function curveTable(curve: readonly BatchPoint[], promised: boolean): string {
       ],
       rows: curve.map(({ batch, plan, fits, keepsSlo }) => [
         String(batch),
-        bytes(plan.totalBytes),
+        size(plan.totalBytes),
         ms(plan.decode.tpotSeconds),
         plan.decode.tokensPerSec.toFixed(0),
         plan.decode.tokensPerSecPerDevice.toFixed(0),
@@ -202,11 +242,9 @@ function curveTable(curve: readonly BatchPoint[], promised: boolean): string {
 function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bill & { readonly price: number }): void {
   const { decode, prefill } = plan;
   print(`\nbatch ${batch}`);
-  for (const { name, bytes: size, meaning } of plan.memory)
-    print(`  ${name.padEnd(18)} ${bytes(size).padStart(12)}  ${meaning}`);
-  print(
-    `  ${"total".padEnd(18)} ${bytes(plan.totalBytes).padStart(12)}  (${(plan.totalBytes / 1e9).toFixed(1)} GB) a device`,
-  );
+  for (const { name, bytes, meaning } of plan.memory)
+    print(`  ${name.padEnd(18)} ${size(bytes).padStart(24)}  ${meaning}`);
+  print(`  ${"total".padEnd(18)} ${size(plan.totalBytes).padStart(24)}  a device`);
   print(
     `decode     ${ms(decode.tpotSeconds)} a token; a step takes ${ms(decode.stepSeconds)}: memory ${ms(decode.memorySeconds)}, math ${ms(decode.mathSeconds)}, links ${ms(decode.commSeconds)}`,
   );
@@ -222,13 +260,31 @@ function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bi
   );
 }
 
-function explainNumber(plan: InferencePlan, name: string, json = false): void {
-  if (!plan.names.includes(name)) {
-    throw new ConfigError("--why", "must be a number of the plan", name, `one of ${plan.names.join(", ")}`);
+/** @param cost - explains a number of the bill. */
+function explainNumber(
+  plan: InferencePlan,
+  name: string,
+  cost: (name: string) => Quantity,
+  { json = false }: ServeOptions,
+): void {
+  const names = [...plan.names, ...BILL_NAMES];
+  const found = findRowName(names, name);
+  if (found === undefined) {
+    throw new ConfigError("--why", "must be a number of the plan", name, `one of ${names.join(", ")}`);
   }
-  const quantity = plan.explain(name);
+  const quantity = plan.names.includes(found) ? plan.explain(found) : cost(found);
   if (json) printJson(quantity);
   else printQuantity(quantity);
+}
+
+/** The bill of a million tokens written. */
+function explainCost(
+  name: string,
+  plan: InferencePlan,
+  device: Device,
+  { count, price }: { count: number; price: number },
+): Quantity {
+  return explainBill(name, { devices: count, tokens: 1e6, rate: plan.explain("decode.all") }, device, price);
 }
 
 function pointJson({ batch, plan, fits, keepsSlo }: BatchPoint): object {

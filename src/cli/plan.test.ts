@@ -89,6 +89,31 @@ describe("fathom plan", () => {
     expect(text).toMatch(/flops\.training = 2606\d+ FLOP per token/);
   });
 
+  test.each([
+    ["cost", "bill.cost", "bill.hours * price"],
+    ["device-hours", "run.device_hours", "1e12 / run.device_rate / 3600"],
+    ["energy", "bill.energy", "bill.joules / 3.6e6"],
+    ["tokens per day", "run.tokens_per_day", "86400 * run.rate"],
+    ["MFU", "run.mfu", "flops.training * run.device_rate / peak.bf16"],
+    ["step time", "time.step", "time.work + time.bubble + time.data_parallel + time.optimizer"],
+  ])("explains %s by the name that people give it", async (name, row, formula) => {
+    const { text } = await plan(...V3, "--pp", "16", "--ep", "64", "--zero", "1", "--top", "1", "--why", name);
+    const [first, second] = text.split("\n");
+    expect(first!.startsWith(`${row} = `)).toBe(true);
+    expect(second).toContain(`  = ${formula}`);
+  });
+
+  test("explains the cost that it prints, for the tokens of the run, down to the time of a step", async () => {
+    const layout = ["--pp", "16", "--ep", "64", "--zero", "1", "--top", "1"];
+    const { text: report } = await plan(...V3, ...layout, "--tokens", "14.8T");
+    const { text } = await plan(...V3, ...layout, "--tokens", "14.8T", "--why", "cost");
+    const cost = Number(/^bill\.cost = ([\d.]+) \$/.exec(text)![1]);
+    const whole = /whole run .* device-hours, ([\d,]+) \$/.exec(report)![1]!;
+    expect(Math.abs(Number(whole.replaceAll(",", "")) - cost)).toBeLessThan(1);
+    expect(text).toMatch(/bill\.seconds = [\d.]+ s .*\n +=(?= bill\.tokens \/ run\.rate)/);
+    expect(text).toContain("time.step = ");
+  });
+
   test("ends with code 3 when nothing fits, and says what is nearest", async () => {
     const { text, code } = await plan("deepseek-v3", "--gpus", "8xH800");
     expect(code).toBe(3);
@@ -99,6 +124,10 @@ describe("fathom plan", () => {
     const { text } = await plan(...V3, "--pp", "16", "--ep", "64", "--ledger", "--stage", "1");
     expect(text).toMatch(/layers\.\d+\.ffn\.experts\.w1 +moments/);
     await expect(plan(...V3, "--pp", "16", "--ledger", "--stage", "16")).rejects.toThrow(/below PP \(16\)/);
+  });
+
+  test("a derivation and a ledger are not asked for at once", async () => {
+    await expect(plan(...V3, "--ledger", "--why", "memory.weights")).rejects.toThrow(/must not stand with --ledger/);
   });
 });
 
@@ -134,6 +163,22 @@ describe("what DeepSeek did", () => {
 });
 
 describe("assumptions and notes", () => {
+  test("every assumed number is printed with meaning and source", async () => {
+    const { assumptions } = JSON.parse((await plan("assumptions", "--json")).text) as {
+      assumptions: Record<string, unknown>[];
+    };
+    for (const row of assumptions) {
+      expect(row).toEqual({
+        name: expect.any(String),
+        value: expect.any(Number),
+        meaning: expect.stringMatching(/\w/),
+        source: expect.stringMatching(/\w/),
+      });
+    }
+    const { text } = await plan("assumptions");
+    expect(text).toMatch(/memoryMargin +0\.85 +share of a memory that may be planned/);
+  });
+
   test("a published run is taken for its engine only, and an unknown engine names the nearest", async () => {
     const words = ["deepseek-v2-lite", "--gpus", "8xH100"];
     expect((await plan(...words)).text).toMatch(/assumed on no published run/);
@@ -221,6 +266,13 @@ describe("assumptions and notes", () => {
 });
 
 describe("fathom plan fit", () => {
+  test("explains the memory of the answer that it found", async () => {
+    const lora = ["fit", "deepseek-v2-lite", "--mem", "24GiB", "--lora-rank", "16", "--frozen", "nf4", "--json"];
+    const { largest } = JSON.parse((await plan(...lora)).text) as { largest: { memory_bytes: number } };
+    const why = JSON.parse((await plan(...lora, "--why", "memory.total")).text) as { name: string; value: number };
+    expect(why).toMatchObject({ name: "memory.total", value: largest.memory_bytes });
+  });
+
   test("gives the largest batch and sequence of QLoRA in 24 GiB", async () => {
     const { text, code } = await plan(
       ...["fit", "deepseek-v2-lite", "--mem", "24GiB", "--lora-rank", "16", "--frozen", "nf4", "--json"],

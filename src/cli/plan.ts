@@ -2,9 +2,17 @@
 
 import { Command, Option } from "commander";
 import { ConfigError } from "../core/errors.ts";
-import { memoryLedger, type Evaluation, type SearchResult } from "../planner/index.ts";
+import {
+  BILL_NAMES,
+  explainBill,
+  findRowName,
+  memoryLedger,
+  type Evaluation,
+  type SearchResult,
+} from "../planner/index.ts";
 import { checkPartners, integer, number } from "./options.ts";
-import { print, printJson, snake } from "./output.ts";
+import { print, printJson, size, snake } from "./output.ts";
+import { assumptionsCommand } from "./plan-assumptions.ts";
 import { calibrateCommand } from "./plan-calibrate.ts";
 import { compareCommand } from "./plan-compare.ts";
 import { devicesCommand } from "./plan-devices.ts";
@@ -20,7 +28,6 @@ import {
   printHead,
   printLedger,
   printQuantity,
-  size,
   tokenCount,
 } from "./plan-report.ts";
 import { nothingLegal, searchJob } from "./plan-search.ts";
@@ -53,7 +60,10 @@ export function planCommand(): Command {
     .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
     .option("--tokens <count>", "tokens of the whole run, for example 14.8T: its time, energy and cost", tokenCount)
     .option("--exhaustive", "evaluate every legal layout, without bounds")
-    .option("--why <number>", "print where a number of the best layout comes from, for example memory.activations")
+    .option(
+      "--why <number>",
+      "print where a number of the best layout comes from, for example memory.activations, mfu, cost or energy",
+    )
     .option("--ledger", "print the memory of a rank, tensor by tensor")
     .option("--stage <n>", "pipeline rank of the ledger (default: the fullest)", integer("--stage", 0))
     .action(search)
@@ -62,18 +72,22 @@ export function planCommand(): Command {
     .addCommand(serveCommand())
     .addCommand(planExportCommand())
     .addCommand(devicesCommand())
+    .addCommand(assumptionsCommand())
     .addCommand(calibrateCommand());
 }
 
 async function search(model: string, given: PlanOptions, command: Command): Promise<void> {
   checkPartners(command, { stage: "ledger" });
+  if (given.why !== undefined && given.ledger === true) {
+    throw new ConfigError("--why", "must not stand with --ledger", given.why, "ask for one after the other");
+  }
   const job = await openJob(model, given, command);
   const options = { ...given, ...job.options };
   const result = searchJob(job, options);
   const chosen = result.best[0] ?? result.nearest;
   if (result.best.length === 0) process.exitCode = NOTHING_FITS;
   if (chosen === undefined) throw nothingLegal(job, options, result);
-  if (options.why !== undefined) return explain(job, chosen, options.why, options.json);
+  if (options.why !== undefined) return explain(job, chosen, options.why, options);
   if (options.ledger === true) return showLedger(job, chosen, options);
   if (options.json === true) return printJson(resultJson(job, result, options));
   printHead(job);
@@ -86,8 +100,15 @@ async function search(model: string, given: PlanOptions, command: Command): Prom
   printEvaluation(job, chosen, options.price, options.tokens);
 }
 
-function explain({ evaluator }: PlanJob, { layout }: Evaluation, name: string, json = false): void {
-  const quantity = evaluator.explain(layout, name);
+function explain(
+  { evaluator, device, world }: PlanJob,
+  { layout }: Evaluation,
+  name: string,
+  { price, tokens = 1e12, json = false }: PlanOptions,
+): void {
+  const billed = findRowName(BILL_NAMES, name);
+  const usage = { devices: world, tokens, rate: evaluator.explain(layout, "run.rate") };
+  const quantity = billed === undefined ? evaluator.explain(layout, name) : explainBill(billed, usage, device, price);
   if (json) printJson(quantity);
   else printQuantity(quantity);
 }

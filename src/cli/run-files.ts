@@ -1,5 +1,6 @@
 /** Run files on the local disk. */
 
+import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, resolve } from "node:path";
 import {
   editRunFile,
@@ -14,7 +15,15 @@ import { ConfigError } from "../core/errors.ts";
 import { readText, writeWhole } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 
-const read = (path: string): Promise<string> => readText(nodeFiles, path);
+/** A pipe has no size to read by: it is read to its end. */
+async function read(path: string): Promise<string> {
+  const isPipe = await stat(path).then(
+    (found) => found.isFIFO(),
+    () => false,
+  );
+  return isPipe ? readFile(path, "utf8") : readText(nodeFiles, path);
+}
+
 const resolvePath = (from: string, to: string): string => resolve(dirname(from), to);
 
 /** @throws ConfigError when a word that is no path is no file either. */

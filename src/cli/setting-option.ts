@@ -6,10 +6,17 @@ import { integer, number } from "./options.ts";
 
 /** @param flags - as commander wants them, for example `--steps <n>`. @param spelling - the parameter, with its section. */
 export function settingOption(flags: string, spelling: string): Option {
-  const { type, meaning, min = 0, max } = rowOf(findParameter(spelling));
+  const { type, meaning, choices, min = 0, max } = rowOf(findParameter(spelling));
+  if (choices !== undefined) return new Option(flags, asHelp(meaning)).choices([...choices]);
   const [name = ""] = flags.split(" ");
   const parse = type === "integer" ? integer(name, min, max) : number(name, min, max);
   return new Option(flags, asHelp(meaning)).argParser(parse);
+}
+
+/** The meaning of a parameter as the help of an option that stands for it. @param remark - what the option adds. */
+export function helpOf(spelling: string, remark?: string): string {
+  const help = asHelp(rowOf(findParameter(spelling)).meaning);
+  return remark === undefined ? help : `${help} (${remark})`;
 }
 
 /** Help begins small and has no full stop. */

@@ -21,6 +21,7 @@ import { cacheDir, openBackend } from "./options.ts";
 import { ProgressLine, printJson, short } from "./output.ts";
 import { StepLine, dataProgress } from "./progress.ts";
 import { peakFlops } from "./roof.ts";
+import { measureStep, stepsWithin } from "./trial.ts";
 
 export interface TrainingJob {
   readonly config: ResolvedConfig;
@@ -141,10 +142,6 @@ function describe(
   ].join("\n");
 }
 
-/** Seconds of trial steps from which the number of steps follows. */
-const TRIAL_MS = 5000;
-const MIN_STEPS = 20;
-
 /** The configuration with as many steps as fit into the minutes, by the speed of a trial that is thrown away. */
 async function fixSteps(
   create: (config: ResolvedConfig) => Trainer,
@@ -154,11 +151,8 @@ async function fixSteps(
 ): Promise<ResolvedConfig> {
   line.update("measuring the speed");
   using trainer = create(job.config);
-  const times: number[] = [];
-  const start = now();
-  while (now() - start < TRIAL_MS || times.length < 3) times.push((await trainer.step()).ms);
-  const msPerStep = times.toSorted((a, b) => a - b)[Math.floor(times.length / 2)]!;
-  const steps = Math.max(MIN_STEPS, Math.round((minutes * 60_000) / msPerStep));
+  const msPerStep = await measureStep(() => trainer.step(), now);
+  const steps = stepsWithin(minutes, msPerStep);
   line.say(`${(msPerStep / 1000).toFixed(2)} s a step: ${steps} steps take about ${minutes} min`);
   return job.withSteps(steps);
 }

@@ -360,6 +360,13 @@ describe("resolving", () => {
 });
 
 describe("presets", () => {
+  test("only small models and those whose training is not known have the steps of a run of two minutes", () => {
+    const steps = presetNames().map((name) => [name, resolveConfig(name).training.steps] as const);
+    const short = steps.filter(([, count]) => count < 10_000).map(([name]) => name);
+    const counted = presetNames().filter((name) => /vl2|llama2|bert/.test(name));
+    expect(short).toEqual(["nano", "tiny", "lite-slice", ...counted]);
+  });
+
   test("the released models have the numbers of their config.json", () => {
     const v3 = toHfConfig(resolveConfig("deepseek-v3").model, { bos: 0, eos: 1 });
     expect(v3).toMatchObject({

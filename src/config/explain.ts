@@ -2,9 +2,8 @@
 
 import { listParameters, pathOf, rowOf, toSnakeCase, type ParameterName } from "./names.ts";
 import { presetNames } from "./presets.ts";
-import { presetGives, resolveConfig } from "./resolve.ts";
+import { valueInPreset } from "./resolve.ts";
 import { isRule, LAYERS, type Layer, type Moves, type Row, type Value, type Verb } from "./row.ts";
-import { settingOf } from "./text.ts";
 import { readersOf } from "./usage.ts";
 import { rangeText } from "./values.ts";
 
@@ -51,16 +50,8 @@ export function describeParameter(parameter: ParameterName): ParameterFacts {
     aliases: row.aliases ?? {},
     readBy: readersOf(parameter),
     runs: row.runs ?? null,
-    presets: Object.fromEntries(presetNames().map((name) => [name, valueIn(name, parameter)])),
+    presets: Object.fromEntries(presetNames().map((name) => [name, valueInPreset(name, parameter)])),
   };
-}
-
-/** The value in a preset, which is resolved only where the value follows from others. */
-function valueIn(name: string, parameter: ParameterName): Value {
-  const { default: byDefault } = rowOf(parameter);
-  const given = presetGives(name, parameter);
-  if (given !== undefined) return given;
-  return isRule(byDefault) ? settingOf(resolveConfig(name), parameter) : byDefault;
 }
 
 /** All parameters by layer, in the order of their rows. */

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { hfConfigText, toHfConfig } from "./hf-config.ts";
-import { fromHfConfig, presetNames, resolveConfig } from "./index.ts";
+import { fromHfConfig, int8Format, presetNames, resolveConfig } from "./index.ts";
 
 type Json = Record<string, unknown>;
 
@@ -192,8 +192,28 @@ describe("what cannot be read is refused", () => {
 
   test("another quantisation", () => {
     expect(message({ ...v3, quantization_config: { quant_method: "awq", bits: 4 } })).toMatchInlineSnapshot(
-      `"config.json quantization_config.quant_method: must be fp8, got "awq"; take the checkpoint that it was made from"`,
+      `"config.json quantization_config.quant_method: must be fp8, or compressed-tensors with int8 weights, got "awq"; take the checkpoint that it was made from"`,
     );
+    const int8 = int8Format();
+    expect(read({ ...v3, dtype: "bfloat16", quantization_config: int8 }).dtype).toBe("bf16");
+    const groups = (change: object) => ({
+      ...v3,
+      quantization_config: {
+        ...int8,
+        config_groups: { group_0: { ...Object(int8.config_groups).group_0, ...change } },
+      },
+    });
+    expect([
+      message({ ...v3, quantization_config: { ...int8, format: "pack-quantized" } }),
+      message(groups({ weights: { num_bits: 4, type: "int", symmetric: true, strategy: "group" } })),
+      message(groups({ input_activations: { num_bits: 8 } })),
+    ]).toMatchInlineSnapshot(`
+      [
+        "config.json quantization_config.format: must be int-quantized, got "pack-quantized"",
+        "config.json quantization_config.config_groups.group_0.weights.num_bits: must be 8, got 4",
+        "config.json quantization_config.config_groups.group_0.input_activations: must be null: only weights are int8 here, got {"num_bits":8}",
+      ]
+    `);
     const quantization_config = { quant_method: "fp8", weight_block_size: [64, 64] };
     expect(message({ ...v3, quantization_config })).toMatchInlineSnapshot(
       `"config.json quantization_config.weight_block_size: must be [128, 128], got [64, 64]"`,

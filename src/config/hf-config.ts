@@ -6,6 +6,7 @@
 
 import { ConfigError } from "../core/errors.ts";
 import { HF_FAMILIES, hfKeyOf, hfTypeOf, type HfFamily, type HfType } from "./hf-families.ts";
+import { fp8Format, readQuantization } from "./hf-quantization.ts";
 import { readRope, ropeParameters } from "./hf-rope.ts";
 import { findParameter, hasParameter, rowOf, toSnakeCase } from "./names.ts";
 import { resolveConfig } from "./resolve.ts";
@@ -19,7 +20,6 @@ const VISION_TYPE = "deepseek_vl_v2";
 const SIGLIP = "siglip_so400m_patch14_384";
 
 const TORCH_DTYPES = { f32: "float32", f16: "float16", bf16: "bfloat16", fp8: "bfloat16" } as const;
-const BLOCK = [128, 128];
 
 /** Keys that transformers reads as floating point numbers and refuses without a decimal point. */
 const FLOAT_KEYS = [
@@ -36,21 +36,34 @@ const FLOAT_KEYS = [
   "aux_loss_alpha",
 ];
 
-/** The text of `config.json`. Token ids come from the tokenizer. */
-export function hfConfigText(model: ModelConfig, tokens: { bos: number; eos: number }): string {
+interface TokenIds {
+  readonly bos: number;
+  readonly eos: number;
+}
+
+/**
+ * The text of `config.json`.
+ * @param tokens - from the tokenizer.
+ * @param quantization - the `quantization_config`; by default that of the model's `dtype`.
+ */
+export function hfConfigText(model: ModelConfig, tokens: TokenIds, quantization?: Json): string {
   const whole = new RegExp(`("(?:${FLOAT_KEYS.join("|")})": -?\\d+)(?=[,\\n])`, "g");
-  return `${JSON.stringify(toHfConfig(model, tokens), null, 2).replaceAll(whole, "$1.0")}\n`;
+  return `${JSON.stringify(toHfConfig(model, tokens, quantization), null, 2).replaceAll(whole, "$1.0")}\n`;
 }
 
 /** The object that `config.json` holds. */
-export function toHfConfig(model: ModelConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
-  if (model.vision === null) return languageConfig(model, tokens);
+export function toHfConfig(
+  model: ModelConfig,
+  tokens: TokenIds,
+  quantization = fp8Format(model),
+): Record<string, unknown> {
+  if (model.vision === null) return languageConfig(model, tokens, quantization);
   return {
     architectures: ["DeepseekVLV2ForCausalLM"],
     model_type: VISION_TYPE,
     tile_tag: "2D",
     global_view_pos: "head",
-    language_config: { ...languageConfig(model, tokens), ...visionLanguage(model) },
+    language_config: { ...languageConfig(model, tokens, quantization), ...visionLanguage(model) },
     vision_config: { model_type: "vision", model_name: SIGLIP, layers: 27, patch_size: 14, width: 1152 },
     projector_config: { model_type: "mlp_projector", projector_type: "downsample_mlp_gelu", n_embed: model.dim },
     torch_dtype: TORCH_DTYPES[model.dtype],
@@ -68,7 +81,7 @@ function visionLanguage(model: ModelConfig): Json {
   };
 }
 
-function languageConfig(model: ModelConfig, tokens: { bos: number; eos: number }): Record<string, unknown> {
+function languageConfig(model: ModelConfig, tokens: TokenIds, quantization?: Json): Record<string, unknown> {
   const type = hfTypeOf(model);
   const family: HfFamily = HF_FAMILIES[type];
   return {
@@ -81,7 +94,7 @@ function languageConfig(model: ModelConfig, tokens: { bos: number; eos: number }
     bos_token_id: tokens.bos,
     eos_token_id: tokens.eos,
     torch_dtype: TORCH_DTYPES[model.dtype],
-    ...(model.dtype === "fp8" ? { quantization_config: fp8Format(model) } : {}),
+    ...(quantization === undefined ? {} : { quantization_config: quantization }),
     use_cache: true,
   };
 }
@@ -98,16 +111,6 @@ function ofType(model: ModelConfig, type: HfType): Json {
   if (model.attention !== "mla") return both;
   const qLoraRank = model.qLoraRank === 0 ? null : model.qLoraRank;
   return { ...both, q_lora_rank: qLoraRank, num_key_value_heads: model.nHeads, seq_aux: true, ep_size: 1 };
-}
-
-function fp8Format(model: ModelConfig): Json {
-  return {
-    quant_method: "fp8",
-    fmt: "e4m3",
-    activation_scheme: "dynamic",
-    weight_block_size: BLOCK,
-    ...(model.scaleFmt === null ? {} : { scale_fmt: model.scaleFmt }),
-  };
 }
 
 /**
@@ -216,20 +219,8 @@ function withoutExperts(settings: Partial<ModelSettings>): Partial<ModelSettings
 }
 
 function readDtype(config: Json): Partial<ModelSettings> {
-  const quantization = config.quantization_config as Json | null | undefined;
-  if (quantization !== undefined && quantization !== null) return readFp8(quantization);
   const dtype = config.dtype ?? config.torch_dtype;
-  return dtype === undefined || dtype === null ? {} : { dtype: dtype as "bf16" };
-}
-
-function readFp8(quantization: Json): Partial<ModelSettings> {
-  const { quant_method: method, weight_block_size: block, scale_fmt: scaleFmt } = quantization;
-  if (method !== "fp8") {
-    const cure = "take the checkpoint that it was made from";
-    throw new ConfigError("quantization_config.quant_method", "must be fp8", method ?? "none", cure);
-  }
-  if (block !== undefined && JSON.stringify(block) !== JSON.stringify(BLOCK)) {
-    throw new ConfigError("quantization_config.weight_block_size", "must be [128, 128]", block);
-  }
-  return { dtype: "fp8", scaleFmt: (scaleFmt ?? null) as "ue8m0" | null };
+  const plain = dtype === undefined || dtype === null ? {} : { dtype: dtype as "bf16" };
+  const quantization = config.quantization_config as Json | null | undefined;
+  return quantization === undefined || quantization === null ? plain : { ...plain, ...readQuantization(quantization) };
 }

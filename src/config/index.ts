@@ -3,6 +3,8 @@
 export { modelSettings } from "./rows.ts";
 export { fromGguf, GGUF_GATING, type GgufFacts } from "./gguf-config.ts";
 export { fromHfConfig, hfConfigText } from "./hf-config.ts";
+export { fromHfGeneration } from "./hf-generation.ts";
+export { int8Format } from "./hf-quantization.ts";
 export { describeParameter, parametersByLayer, type ParameterFacts } from "./explain.ts";
 export { findParameter, listParameters, pathOf, rowOf, spellingsOf, toSnakeCase, type ParameterName } from "./names.ts";
 export { preset, presetCure, presetNames, type RunSettings } from "./presets.ts";

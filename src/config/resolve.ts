@@ -128,11 +128,21 @@ function collectPreset(name: unknown, given: GivenValues): void {
   }
 }
 
-/** The value that a preset itself gives to a parameter, undefined where it leaves the default. */
-export function presetGives(name: string, parameter: ParameterName): Value | undefined {
+/** The value of a parameter in a preset; no more is filled in than it follows from. */
+export function valueInPreset(name: string, parameter: ParameterName): Value {
+  const { section } = parameter;
+  const settings: Readonly<Partial<Record<Section, object>>> = preset(name);
+  const own = (settings[section] as Readonly<Record<string, Value>> | undefined)?.[parameter.name];
+  const { default: byDefault } = rowOf(parameter);
+  if (own !== undefined) return own;
+  if (!isRule(byDefault)) return byDefault;
   const given: GivenValues = new Map();
   collectPreset(name, given);
-  return given.get(keyOf(parameter))?.value;
+  const all = {} as { -readonly [S in Section]: AllSettings[S] };
+  for (const filled of FILL_ORDER.slice(0, FILL_ORDER.indexOf(section) + 1)) {
+    Object.assign(all, { [filled]: fill(filled, all, given, {}) });
+  }
+  return (all[section] as unknown as Readonly<Record<string, Value>>)[parameter.name]!;
 }
 
 /** Leaves of nested plain objects with their dotted paths; lists are leaves, and so are the shares of a mixture. */

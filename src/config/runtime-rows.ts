@@ -50,10 +50,11 @@ export const RUNTIME_ROWS = {
   gemmImpl: {
     layer: "compute",
     type: "choice",
-    choices: ["f32", "bf16"],
+    choices: ["f32", "bf16", "fp8"],
     default: "f32",
     why: "exact; model.py has bf16 and fp8",
-    meaning: "Type of the factors in the matrix products of inference.",
+    meaning:
+      "Type of the factors in the matrix products of inference; fp8 acts on weights stored so, as bf16 on others.",
     moves: { speed: "+ with bf16 where the processor has it" },
     realIn: "global",
     source: DEMO,

@@ -15,15 +15,22 @@ import { sliceRows, stackRows, type WeightRows } from "./weight-rows.ts";
 const CONFIG = "adapter_config.json";
 const WEIGHTS = "adapter_model.safetensors";
 
-/** Settings that change what merging means, with the values that mean "off". */
-const OFF: Readonly<Record<string, readonly string[]>> = {
-  use_dora: ["false"],
-  fan_in_fan_out: ["false"],
-  lora_bias: ["false"],
-  bias: ['"none"'],
-  modules_to_save: ["[]"],
-  rank_pattern: ["{}"],
-  alpha_pattern: ["{}"],
+/** Settings that change what merging means, with the values that leave it as it is. */
+const PLAIN: Readonly<Record<string, readonly unknown[]>> = {
+  use_dora: [false],
+  use_qalora: [false],
+  fan_in_fan_out: [false],
+  lora_bias: [false],
+  bias: ["none"],
+  // The others change the weights beside which the adapter is trained.
+  init_lora_weights: [true, false, "gaussian", "orthogonal", "eva"],
+  modules_to_save: [[]],
+  target_parameters: [[]],
+  trainable_token_indices: [[]],
+  layer_replication: [[]],
+  alora_invocation_tokens: [[]],
+  rank_pattern: [{}],
+  alpha_pattern: [{}],
 };
 
 interface Pair {
@@ -71,10 +78,12 @@ async function readScale(path: string): Promise<number> {
   const config = parse(await readText(nodeFiles, path), path);
   const { peft_type: type, r, lora_alpha: alpha } = config;
   if (type !== "LORA") throw new UnsupportedError(`${path} peft_type`, "must be LORA", type ?? "none", ["LORA"]);
-  for (const [key, off] of Object.entries(OFF)) {
+  for (const [key, plain] of Object.entries(PLAIN)) {
     const value = JSON.stringify(config[key] ?? null);
-    if (value === "null" || off.includes(value)) continue;
-    throw new UnsupportedError(`${path} ${key}`, "must be off", config[key], [], "merge the adapter in Python");
+    const known = plain.map((item) => JSON.stringify(item));
+    if (value === "null" || known.includes(value)) continue;
+    const cure = "merge the adapter in Python with merge_and_unload()";
+    throw new UnsupportedError(`${path} ${key}`, "must be that of a plain LoRA", config[key], known, cure);
   }
   if (typeof r !== "number" || typeof alpha !== "number" || r < 1) {
     throw new FormatError(path, "must give r and lora_alpha as numbers", { got: [r ?? "none", alpha ?? "none"] });

@@ -1,26 +1,22 @@
 import * as fs from "node:fs";
-import * as os from "node:os";
 import * as path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
+import { ConversionFolder, differences, modelOf } from "../../test/helpers/conversion.ts";
 import { diesAfter, fullAfter } from "../../test/helpers/failing-files.ts";
 import { plainValues, writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { openModel } from "../blueprint/node.ts";
-import { resolveConfig, type ModelConfig } from "../config/index.ts";
 import { fromBf16Bits, toBf16Bits } from "../core/dtype.ts";
 import { fromF16Bits, toF16Bits } from "../core/float-formats.ts";
 import { writeSafetensors, type FilePort } from "../formats/index.ts";
 import { nodeFiles, openGguf } from "../formats/node.ts";
-import { planConversion, verifyConversion, type ConvertOptions, type ConvertPort } from "./node.ts";
+import { planConversion, verifyConversion } from "./node.ts";
 
-let folder: string;
-beforeAll(() => {
-  folder = fs.mkdtempSync(path.join(os.tmpdir(), "fathom-convert-"));
-});
-afterAll(() => {
-  fs.rmSync(folder, { recursive: true });
-});
+const at = new ConversionFolder();
+afterAll(() => at[Symbol.dispose]());
 
-const inFolder = (...names: string[]): string => path.join(folder, ...names);
+const inFolder = (...names: string[]): string => at.path(...names);
+const convert: ConversionFolder["convert"] = (...options) => at.convert(...options);
+const failure = (promise: Promise<unknown>): Promise<string> => at.failure(promise);
 
 /** Sizes that no block of 128 divides, two layers, all kinds of parts. */
 const ODD = { nLayers: 2, nDenseLayers: 1, vocabSize: 300, dim: 160, interDim: 200, moeInterDim: 72 };
@@ -36,40 +32,11 @@ const MODELS: Readonly<Record<string, readonly [preset: string, settings: Settin
   llama: ["deepseek-llm-7b", { ...ODD, ...HEADS, nDenseLayers: 2, dtype: "f16" }],
 };
 
-function model(preset: string, settings: Settings): ModelConfig {
-  return resolveConfig({ preset, model: settings }).model;
-}
-
 const made = new Map<string, Promise<void>>();
 async function source(name: string): Promise<string> {
-  if (!made.has(name)) made.set(name, writeRandomFolder(inFolder(name), model(...MODELS[name]!)));
+  if (!made.has(name)) made.set(name, writeRandomFolder(inFolder(name), modelOf(...MODELS[name]!)));
   await made.get(name);
   return inFolder(name);
-}
-
-async function convert(
-  from: string,
-  to: string,
-  dtype: string,
-  more: Partial<ConvertOptions> = {},
-  port?: ConvertPort,
-): Promise<{ notices: readonly string[]; digests: ReadonlyMap<string, string>; progress: number[] }> {
-  const conversion = await planConversion({ source: from, target: inFolder(to), dtype, ...more }, port);
-  try {
-    const progress: number[] = [];
-    const digests = await conversion.run(({ doneBytes }) => progress.push(doneBytes));
-    return { notices: conversion.plan.notices, digests, progress };
-  } finally {
-    await conversion.close();
-  }
-}
-
-async function failure(promise: Promise<unknown>): Promise<string> {
-  const error = await promise.then(
-    () => undefined,
-    (reason: unknown) => reason as Error,
-  );
-  return `${error?.name}: ${error?.message}`.replaceAll(folder, "").replaceAll(/\d{9,}/g, "N");
 }
 
 const ROUND = {
@@ -86,14 +53,6 @@ function rounded(values: Map<string, Float64Array>, dtype: keyof typeof ROUND): 
 
 function sorted<T>(values: ReadonlyMap<string, T>): [string, T][] {
   return [...values].toSorted(([a], [b]) => (a < b ? -1 : 1));
-}
-
-/** Names of tensors that only one of the two has, or that differ in a bit. */
-function differences(got: ReadonlyMap<string, Float64Array>, due: ReadonlyMap<string, Float64Array>): string[] {
-  const bits = (values?: Float64Array): Buffer => Buffer.from(values?.buffer ?? new ArrayBuffer(1));
-  return [...new Set([...got.keys(), ...due.keys()])].filter(
-    (name) => !bits(got.get(name)).equals(bits(due.get(name))),
-  );
 }
 
 describe("a folder to a folder", () => {
@@ -177,7 +136,7 @@ const V4 = {
 };
 
 test("V4's packed fp4 experts, byte scales and tables of integers become bf16", async () => {
-  await writeRandomFolder(inFolder("v4"), model("deepseek-v4-flash", V4));
+  await writeRandomFolder(inFolder("v4"), modelOf("deepseek-v4-flash", V4));
   await convert(inFolder("v4"), "v4-bf16", "bf16");
   const due = await plainValues(inFolder("v4"));
   const got = await plainValues(inFolder("v4-bf16"));
@@ -257,12 +216,11 @@ describe("GGUF", () => {
         "deepseek2.rope.scaling.yarn_beta_slow": 1,
         "deepseek2.rope.scaling.yarn_log_multiplier": 0.10000000149011612,
         "deepseek2.vocab_size": 512,
-        "general.alignment": 64,
         "general.architecture": "deepseek2",
         "general.file_type": 7,
-        "general.name": "keys",
+        "general.name": "tiny",
         "general.quantization_version": 2,
-        "tokenizer.ggml.add_bos_token": false,
+        "tokenizer.ggml.add_bos_token": true,
         "tokenizer.ggml.add_eos_token": false,
         "tokenizer.ggml.bos_token_id": 0,
         "tokenizer.ggml.eos_token_id": 1,
@@ -316,6 +274,7 @@ describe("GGUF", () => {
 
   const REFUSED: readonly [why: string, base: string, settings: Settings][] = [
     ["27 layers with compressed queries", "tiny", { nLayers: 27, nDenseLayers: 26 }],
+    ["26 layers with compressed queries", "tiny", { nLayers: 26, nDenseLayers: 25 }],
     ["a shared expert missing", "tiny", { nSharedExperts: 0 }],
     ["one group of several", "tiny", { nLimitedGroups: 1 }],
     [
@@ -332,13 +291,14 @@ describe("GGUF", () => {
     const messages: string[] = [];
     for (const [why, base, settings] of REFUSED) {
       const [preset, own] = base === "v4" ? ["deepseek-v4-flash", V4] : MODELS[base]!;
-      const at = inFolder(why.replaceAll(" ", "-"));
-      await writeRandomFolder(at, model(preset, { ...own, ...settings }));
-      messages.push(`${why}: ${await failure(convert(at, "refused.gguf", "f32"))}`);
+      const from = inFolder(why.replaceAll(" ", "-"));
+      await writeRandomFolder(from, modelOf(preset, { ...own, ...settings }));
+      messages.push(`${why}: ${await failure(convert(from, "refused.gguf", "f32"))}`);
     }
     expect(messages).toMatchInlineSnapshot(`
       [
         "27 layers with compressed queries: UnsupportedError: gguf q_lora_rank: must be 0 with 27 layers, which llama.cpp takes for V2-Lite, got 16; keep it as safetensors",
+        "26 layers with compressed queries: UnsupportedError: gguf q_lora_rank: must be 0 with 26 layers, which llama.cpp takes for V2-Lite, got 16; keep it as safetensors",
         "a shared expert missing: UnsupportedError: gguf n_shared_experts: must be at least 1, got 0; keep it as safetensors",
         "one group of several: UnsupportedError: gguf n_limited_groups: must be above 1 with groups, got 1; keep it as safetensors",
         "groups of one expert: UnsupportedError: gguf n_expert_groups: must leave 2 of 8 experts in a group, got 8; keep it as safetensors",
@@ -350,8 +310,25 @@ describe("GGUF", () => {
     `);
   });
 
+  test("queries that are not compressed have rank 0, which no loader may guess", async () => {
+    await convert(await source("v2-direct-q"), "direct.gguf", "f16");
+    const gguf = await openGguf(inFolder("direct.gguf"));
+    await gguf.close();
+    expect(gguf.metadata.get("deepseek2.attention.q_lora_rank")).toEqual({ type: "u32", value: 0 });
+  });
+
+  test("a model whose groups go by their best expert is written with a warning", async () => {
+    const settings = { scoreFunc: "softmax", topkMethod: "group_limited_greedy", normTopkProb: false, nMtpLayers: 0 };
+    await writeRandomFolder(inFolder("v2-groups"), modelOf("tiny", settings));
+    const { notices } = await convert(inFolder("v2-groups"), "v2-groups.gguf", "f32");
+    expect(notices).toEqual([
+      "llama.cpp picks groups by the sum of their two best experts, this model by the best one: it will route otherwise",
+    ]);
+    expect((await openModel(inFolder("v2-groups.gguf"))).model.topkMethod).toBe("group_limited_greedy");
+  });
+
   test("groups that limit nothing are left out", async () => {
-    await writeRandomFolder(inFolder("all-groups"), model("tiny", { nLimitedGroups: 4 }));
+    await writeRandomFolder(inFolder("all-groups"), modelOf("tiny", { nLimitedGroups: 4 }));
     await convert(inFolder("all-groups"), "all-groups.gguf", "f16");
     const gguf = await openGguf(inFolder("all-groups.gguf"));
     await gguf.close();
@@ -395,7 +372,7 @@ describe("interruptions and small disks", () => {
     const from = await source("tiny");
     const small = { files: nodeFiles, freeBytes: () => Promise.resolve(1000) };
     expect(await failure(convert(from, "no-room", "f32", {}, small))).toMatchInlineSnapshot(
-      `"IoError: : must have 17094620 bytes free, got 1000; free some disk space, choose another disk or a smaller --dtype"`,
+      `"IoError: : must have 17094619 bytes (16.3 MiB) free, of which 16777216 bytes (16.0 MiB) are for headers and the file system, not 1000 bytes (0.0 MiB); free some disk space, choose another disk or a smaller --dtype"`,
     );
     expect(fs.existsSync(inFolder("no-room.partial"))).toBe(false);
     const full: FilePort = fullAfter(nodeFiles, 150_000);
@@ -422,10 +399,10 @@ describe("bad input", () => {
       await failure(convert(inFolder("foreign"), "x", "bf16")),
     ]).toMatchInlineSnapshot(`
       [
-        "ConfigError: --dtype: must be one of f32, bf16, f16 for a folder, got "q8_0"",
+        "ConfigError: --dtype: must be one of f32, bf16, f16, fp8, int8 for a folder, got "q8_0"",
         "ConfigError: --dtype: must be one of f32, f16, bf16, q8_0, q6_k, q5_0, q4_k, q4_0 for a .gguf file, got "q3_k"",
         "IoError: /tiny: must not exist yet; choose another path, or remove it",
-        "ConfigError: source: must be a checkpoint with weights, got "deepseek-v3"; give its folder or .gguf file",
+        "ConfigError: source: must be the path of a checkpoint folder or a .gguf file, got "deepseek-v3"; check the path",
         "UnsupportedError: /pickled/pytorch_model.bin: must not be a pickle, which can run any code when it is loaded, got ".bin"; available: safetensors, gguf; convert it where you trust it: in Python, save_file(torch.load(path, weights_only=True), ...) of safetensors.torch",
         "ConfigError: /foreign/config.json model_type: must be one of llama, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4, bert, deepseek_vl_v2, got "mamba"",
       ]
@@ -435,10 +412,10 @@ describe("bad input", () => {
   test("a NaN, an infinity and what f16 cannot hold are named", async () => {
     const messages: string[] = [];
     for (const value of [Number.NaN, Infinity, 70000]) {
-      const at = inFolder(`bad-${value}`);
-      await writeRandomFolder(at, model("tiny", {}));
-      const values = await plainValues(at);
-      const reader = await openModel(at);
+      const from = inFolder(`bad-${value}`);
+      await writeRandomFolder(from, modelOf("tiny"));
+      const values = await plainValues(from);
+      const reader = await openModel(from);
       const tensors = "tensors" in reader.source ? reader.source.tensors : new Map();
       const sources = [...values].map(([name, own]) => {
         const changed = Float32Array.from(own);
@@ -446,8 +423,8 @@ describe("bad input", () => {
         const bytes = new Uint8Array(changed.buffer);
         return { name, dtype: "F32" as const, shape: tensors.get(name)!.shape as number[], chunks: () => [bytes] };
       });
-      await writeSafetensors(nodeFiles, path.join(at, "model.safetensors"), sources);
-      messages.push(await failure(convert(at, `out-${value}`, "f16")));
+      await writeSafetensors(nodeFiles, path.join(from, "model.safetensors"), sources);
+      messages.push(await failure(convert(from, `out-${value}`, "f16")));
     }
     expect(messages).toMatchInlineSnapshot(`
       [
@@ -505,8 +482,8 @@ describe("adapters", () => {
 
   test("a LoRA of a matrix and of one expert is W + alpha / r · B A, all else is as before", async () => {
     const from = await source("tiny");
-    const at = await adapter("lora", {}, { ...pair(Q, 32, 16), ...pair(EXPERT, 16, 32) });
-    await convert(from, "merged", "f32", { adapter: at });
+    const lora = await adapter("lora", {}, { ...pair(Q, 32, 16), ...pair(EXPERT, 16, 32) });
+    await convert(from, "merged", "f32", { adapter: lora });
     const due = await plainValues(from);
     for (const [module, rows, columns] of [
       [Q, 32, 16],
@@ -521,6 +498,38 @@ describe("adapters", () => {
       }
     }
     expect(differences(await plainValues(inFolder("merged")), due)).toEqual([]);
+  });
+
+  test("rank-stabilised LoRA is W + alpha / √r · B A", async () => {
+    const from = await source("tiny");
+    const lora = await adapter("rslora", { use_rslora: true, init_lora_weights: true }, pair(Q, 32, 16));
+    await convert(from, "stabilised", "f32", { adapter: lora });
+    const [before, after] = [await plainValues(from), await plainValues(inFolder("stabilised"))];
+    const [old, now] = [before.get(`${Q}.weight`)!, after.get(`${Q}.weight`)!];
+    const [row, column] = [5, 3];
+    const term = (k: number): number => Math.fround(Math.cos(2 * row + k)) * Math.fround(Math.sin(k * 16 + column));
+    const at = 16 * row + column;
+    expect(now[at]).toBe(Math.fround(old[at]! + (4 / Math.SQRT2) * (term(0) + term(1))));
+  });
+
+  test.each([
+    ["fan_in_fan_out", true],
+    ["lora_bias", true],
+    ["bias", "lora_only"],
+    ["modules_to_save", ["lm_head"]],
+    ["rank_pattern", { o_proj: 4 }],
+    ["alpha_pattern", { o_proj: 8 }],
+    ["target_parameters", ["mlp.experts.gate_up_proj"]],
+    ["init_lora_weights", "pissa"],
+    ["layer_replication", [[0, 2]]],
+  ])("%s, which merging would have to follow, is refused by name", async (key, value) => {
+    const from = await source("tiny");
+    const lora = await adapter(`with-${key}`, { [key]: value }, pair(Q, 32, 16));
+    const message = await failure(convert(from, "unmerged", "f32", { adapter: lora }));
+    expect(message).toContain(
+      `UnsupportedError: /with-${key}/adapter_config.json ${key}: must be that of a plain LoRA`,
+    );
+    expect(message).toContain("merge the adapter in Python with merge_and_unload()");
   });
 
   test("what is no plain LoRA of this model is refused", async () => {
@@ -542,7 +551,7 @@ describe("adapters", () => {
       await failure(convert(from, "unmerged", "f32", { adapter: inFolder("pickled-lora") })),
     ]).toMatchInlineSnapshot(`
       [
-        "UnsupportedError: /dora/adapter_config.json use_dora: must be off, got true; merge the adapter in Python",
+        "UnsupportedError: /dora/adapter_config.json use_dora: must be that of a plain LoRA, got true; available: false; merge the adapter in Python with merge_and_unload()",
         "UnsupportedError: /ia3/adapter_config.json peft_type: must be LORA, got "IA3"; available: LORA",
         "FormatError: /foreign-lora/adapter_model.safetensors: must hold LoRA pairs of the model's matrices only, got "base_model.model.model.layers.9.mlp.gate_proj.lora_A.weight"; the adapter is not plain LoRA, or belongs to another model",
         "FormatError: /wide-lora/adapter_model.safetensors: must hold base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight and its B as [32, 16] through one rank, got [32, 2, 2, 17]; the adapter belongs to another model",
@@ -624,11 +633,13 @@ describe("folders of DeepSeek's demo", () => {
     await convert(inFolder("demo"), "from-demo", "f32", { config: path.join(from, "config.json") });
     const main = [...(await plainValues(from))].filter(([name]) => !name.startsWith("model.layers.2."));
     expect(differences(await plainValues(inFolder("from-demo")), new Map(main))).toEqual([]);
+    const nameless = await failure(convert(inFolder("demo"), "x", "f32"));
     const wrong = await failure(convert(inFolder("demo"), "x", "f32", { config: "nano" }));
     fs.rmSync(inFolder("demo", "model1-mp2.safetensors"));
     const missing = await failure(convert(inFolder("demo"), "x", "f32", { config: path.join(from, "config.json") }));
-    expect([wrong, missing]).toMatchInlineSnapshot(`
+    expect([nameless, wrong, missing]).toMatchInlineSnapshot(`
       [
+        "IoError: /demo: must hold a config.json, which folders of DeepSeek's demo have not; name its model: --config deepseek-v3, or the path of a config.json",
         "FormatError: /demo/model0-mp2.safetensors: must hold embed as [2048, 192] over all ranks, got [512, 32]; check --config",
         "IoError: /demo/model1-mp2.safetensors: must exist; copy all ranks",
       ]

@@ -3,7 +3,8 @@
 import { createHash } from "node:crypto";
 import { stat, statfs } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
-import { ConfigError, IoError } from "../core/errors.ts";
+import type { ModelConfig } from "../config/index.ts";
+import { byteText, ConfigError, IoError } from "../core/errors.ts";
 import type { FilePort } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 import { GGUF_DTYPES, planGguf, type GgufDType } from "./gguf-output.ts";
@@ -48,8 +49,15 @@ const localDisk: ConvertPort = {
 /** Hugging Face's own default for safetensors. */
 const HF_SHARD_BYTES = 5e9;
 
+/**
+ * @param written - a target like the conversion's own, in the folder in which the files stand for now.
+ * @param digests - SHA-256 of every file by its name.
+ */
+export type CheckResult = (written: string, digests: ReadonlyMap<string, string>) => Promise<void>;
+
 /** A conversion that is checked and ready; ends with `close`. */
 export interface Conversion {
+  readonly model: ModelConfig;
   readonly plan: OutputPlan;
   readonly bytes: number;
   /** Bytes of it that an unfinished conversion has written. */
@@ -57,9 +65,10 @@ export interface Conversion {
   readonly freeBytes: number;
   /**
    * Writes what is not there yet and gives the SHA-256 of every file.
+   * @param check - called before the result gets its name, which it does not when this fails.
    * @throws IoError when the disk is too small, before anything is written, or refuses.
    */
-  run(onProgress?: (progress: ConversionProgress) => void): Promise<ReadonlyMap<string, string>>;
+  run(onProgress?: (progress: ConversionProgress) => void, check?: CheckResult): Promise<ReadonlyMap<string, string>>;
   close(): Promise<void>;
 }
 
@@ -77,11 +86,12 @@ export async function planConversion(options: ConvertOptions, port = localDisk):
     await checkTarget(ggufFirstPart(options.target, names));
     const key = await keyOf(options, source);
     return {
+      model: source.blueprint.model,
       plan,
       bytes: sumBytes(plan.files),
       doneBytes: await stagedBytes(port.files, options.target, key),
       freeBytes: await port.freeBytes(await existingFolder(options.target)),
-      run: (onProgress) => runConversion(plan, { port, target: options.target, key, onProgress }),
+      run: (onProgress, check) => runConversion(plan, { port, target: options.target, key, onProgress, check }),
       close: () => source.weights.close(),
     };
   } catch (error) {
@@ -114,7 +124,8 @@ async function planOutput(options: ConvertOptions, source: Source): Promise<Outp
     const hf = { dtype: dtype as HfDType, maxShardBytes: maxShardBytes ?? HF_SHARD_BYTES, fused };
     return planHf(blueprint, weights, tokenizer, hf);
   }
-  const gguf = { dtype: dtype as GgufDType, name: basename(target, ".gguf"), maxPartBytes: maxShardBytes ?? Infinity };
+  const [title, name] = [source.name, basename(target, ".gguf")];
+  const gguf = { dtype: dtype as GgufDType, title, name, maxPartBytes: maxShardBytes ?? Infinity };
   return planGguf(blueprint, weights, tokenizer, gguf);
 }
 
@@ -145,10 +156,11 @@ interface Running {
   readonly target: string;
   readonly key: string;
   readonly onProgress: ((progress: ConversionProgress) => void) | undefined;
+  readonly check: CheckResult | undefined;
 }
 
 async function runConversion(plan: OutputPlan, running: Running): Promise<ReadonlyMap<string, string>> {
-  const { port, target, key, onProgress } = running;
+  const { port, target, key, onProgress, check } = running;
   await checkSpace(plan, running);
   const staging = await Staging.open(port.files, target, key);
   const left = [];
@@ -162,6 +174,7 @@ async function runConversion(plan: OutputPlan, running: Running): Promise<Readon
     });
   }
   const { digests } = staging;
+  await check?.(staging.written, digests);
   await staging.finish();
   return digests;
 }
@@ -175,5 +188,6 @@ async function checkSpace(plan: OutputPlan, { port, target, key }: Running): Pro
   const free = await port.freeBytes(folder);
   if (free >= needed) return;
   const cure = "free some disk space, choose another disk or a smaller --dtype";
-  throw new IoError(folder, `must have ${needed} bytes free`, { got: free, cure });
+  const rule = `must have ${byteText(needed)} free, of which ${byteText(SPARE_BYTES)} are for headers and the file system, not ${byteText(free)}`;
+  throw new IoError(folder, rule, { cure });
 }

@@ -1,19 +1,25 @@
 /** Stored elements as f32 and back, a slab at a time: plain types in tight loops, blocks by their codec. */
 
-import { UnsupportedError } from "../core/errors.ts";
+import { invariant, UnsupportedError } from "../core/errors.ts";
 import { e4m3Table, f16Table, fromE8m0Bits, toF16Bits } from "../core/float-formats.ts";
 import { BLOCK_TYPES, decodeBlocks, encodeBlocks, isBlockType, type WritableBlockType } from "../core/index.ts";
 
 /** Types that are written: those of blocks, and integers for tables. */
 export type OutputType = WritableBlockType | "I32" | "I64";
 
-const READABLE = [...BLOCK_TYPES, "F8_E4M3", "F8_E8M0", "I32", "I64"];
+const READABLE: readonly string[] = [...BLOCK_TYPES, "F8_E4M3", "F8_E8M0", "I32", "I64"];
+
+/** @throws UnsupportedError for a type that holds no weights. */
+export function checkReadable(place: string, dtype: string): void {
+  if (READABLE.includes(dtype)) return;
+  throw new UnsupportedError(place, "must be of a type that can be read", dtype, READABLE);
+}
 
 /**
+ * @param dtype - one that `checkReadable` has passed.
  * @param count - values in `bytes`.
- * @throws UnsupportedError for a type that holds no weights.
  */
-export function decodeElements(place: string, dtype: string, bytes: Uint8Array, count: number): Float32Array {
+export function decodeElements(dtype: string, bytes: Uint8Array, count: number): Float32Array {
   const { buffer, byteOffset } = bytes.byteOffset % 8 === 0 ? bytes : bytes.slice();
   switch (dtype) {
     case "F32":
@@ -33,7 +39,7 @@ export function decodeElements(place: string, dtype: string, bytes: Uint8Array, 
     default:
       break;
   }
-  if (!isBlockType(dtype)) throw new UnsupportedError(place, "must be of a type that can be read", dtype, READABLE);
+  invariant(isBlockType(dtype), `${dtype} can be read`);
   const out = new Float32Array(count);
   decodeBlocks(dtype, bytes, out);
   return out;
@@ -53,11 +59,11 @@ function look(table: Float32Array, codes: Uint8Array | Uint16Array): Float32Arra
 
 /** Types without blocks; the values are finite. */
 const PLAIN: Partial<Record<OutputType, (values: Float32Array) => Uint8Array>> = {
-  F32: bytesOf,
-  BF16: (values) => bytesOf(narrow(values)),
-  F16: (values) => bytesOf(halve(values)),
-  I32: (values) => bytesOf(Int32Array.from(values)),
-  I64: (values) => bytesOf(BigInt64Array.from(values, BigInt)),
+  F32: viewBytes,
+  BF16: (values) => viewBytes(narrow(values)),
+  F16: (values) => viewBytes(halve(values)),
+  I32: (values) => viewBytes(Int32Array.from(values)),
+  I64: (values) => viewBytes(BigInt64Array.from(values, BigInt)),
 };
 
 /** Values rounded to nearest, ties to even; they are finite and whole blocks. */
@@ -90,6 +96,7 @@ function halve(values: Float32Array): Uint16Array {
   return out;
 }
 
-function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+/** The bytes of an array, without a copy. */
+export function viewBytes({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }

@@ -7,7 +7,7 @@ import { toGgufLayout } from "./gguf-weights.ts";
 import { ggufKeys } from "./gguf-metadata.ts";
 import { ggufVocabulary } from "./gguf-vocabulary.ts";
 import type { ModelWeights } from "./model-weights.ts";
-import { encodedChunks, type OutputTensor } from "./output-tensor.ts";
+import { encodedRows, type OutputTensor } from "./output-tensor.ts";
 import { sumBytes, type OutputFile, type OutputPlan } from "./plan.ts";
 import type { SourceTokenizer } from "./source-tokenizer.ts";
 
@@ -28,7 +28,9 @@ export const GGUF_DTYPES = Object.keys(TYPES) as readonly GgufDType[];
 
 export interface GgufOutput {
   readonly dtype: GgufDType;
-  /** Name of the model, and of the file without its ending. */
+  /** Name of the model. */
+  readonly title: string;
+  /** Name of the file without its ending. */
   readonly name: string;
   readonly maxPartBytes: number;
 }
@@ -38,23 +40,27 @@ export async function planGguf(
   source: Blueprint,
   weights: ModelWeights,
   tokenizer: SourceTokenizer,
-  { dtype, name, maxPartBytes }: GgufOutput,
+  { dtype, title, name, maxPartBytes }: GgufOutput,
 ): Promise<OutputPlan> {
   const [type, fileType] = TYPES[dtype];
   const keys = ggufKeys(source.model);
   const metadata = new Map<string, GgufEntry>([
     ...keys.metadata,
-    ["general.name", { type: "text", value: name }],
+    ["general.name", { type: "text", value: title }],
     ["general.file_type", { type: "u32", value: fileType }],
     ["general.quantization_version", { type: "u32", value: 2 }],
     ...(await ggufVocabulary(tokenizer, source.model.vocabSize)),
   ]);
   const tensors = ggufTensors(source, weights, type);
-  const content = { metadata, tensors: tensors.map((tensor) => ({ ...tensor, chunks: () => encodedChunks(tensor) })) };
+  const content = { metadata, tensors };
   const split = splitGguf(content, maxPartBytes);
   const parts = split.length === 1 ? [content] : split;
   const files = parts.map((part, i) => partFile(partName(name, i, parts.length), part, tensors));
-  return { files, notices: [...keys.notices, ...fallbackNotices(tensors, type)], tensors: tensors.length };
+  return {
+    files,
+    notices: [...keys.notices, ...fallbackNotices(tensors, type), ...settingNotices(tokenizer)],
+    tensors: tensors.length,
+  };
 }
 
 type GgufTensor = OutputTensor & { readonly dtype: WritableBlockType };
@@ -65,7 +71,8 @@ function ggufTensors(source: Blueprint, weights: ModelWeights, type: WritableBlo
   return ggufNames(main, { splitKvB: true }).map((entry) => {
     const { name, shape } = entry;
     const dtype = isPlain(entry) ? "F32" : typeForRows(type, shape.at(-1)!);
-    return { name, shape, dtype, bytes: ggufBytes(dtype, shape)!, rows: () => toGgufLayout(entry, weights, source) };
+    const chunks = (): AsyncIterable<Uint8Array> => encodedRows(name, dtype, toGgufLayout(entry, weights, source));
+    return { name, shape, dtype, bytes: ggufBytes(dtype, shape)!, chunks };
   });
 }
 
@@ -83,6 +90,11 @@ function partFile(name: string, part: GgufContent, all: readonly OutputTensor[])
   const own = new Set(part.tensors.map((tensor) => tensor.name));
   const bytes = sumBytes(all.filter((tensor) => own.has(tensor.name)));
   return { name, bytes, write: (port, path) => writeGguf(port, path, part) };
+}
+
+function settingNotices({ hfFiles }: SourceTokenizer): string[] {
+  const isThere = hfFiles.some(({ name }) => name === "generation_config.json");
+  return isThere ? ["generation_config.json is left out: give temperature and the like where the file runs"] : [];
 }
 
 /** As llama.cpp does where rows are no whole blocks. */

@@ -1,15 +1,25 @@
 /** A Hugging Face folder as files to write: configuration, tokenizer, shards of tensors and their index. */
 
-import { fusedExperts, releasedTensors, blueprint as blueprintOf, type Blueprint } from "../blueprint/index.ts";
-import { hfConfigText, type ModelConfig } from "../config/index.ts";
-import { tensorBytes, writeSafetensors } from "../formats/index.ts";
+import {
+  blueprint as blueprintOf,
+  fusedExperts,
+  releasedTensors,
+  type Blueprint,
+  type ParameterSpec,
+  type ReleasedTensor,
+} from "../blueprint/index.ts";
+import { hfConfigText, int8Format, type ModelConfig } from "../config/index.ts";
+import { ConfigError } from "../core/errors.ts";
+import { tensorBytes, writeSafetensors, type SafetensorsDType } from "../formats/index.ts";
+import type { OutputType } from "./elements.ts";
 import type { ModelWeights } from "./model-weights.ts";
-import { encodedChunks, splitBySize, type OutputTensor } from "./output-tensor.ts";
+import { encodedRows, splitBySize, type OutputTensor } from "./output-tensor.ts";
 import { sumBytes, textFile, type OutputFile, type OutputPlan } from "./plan.ts";
+import { fp8Tensor, int8Tensors } from "./quantised-tensors.ts";
 import type { SourceTokenizer } from "./source-tokenizer.ts";
-import { matrixShape, sliceRows, stackRows } from "./weight-rows.ts";
+import { matrixShape, sliceRows, stackRows, type WeightRows } from "./weight-rows.ts";
 
-export const HF_DTYPES = ["f32", "bf16", "f16"] as const;
+export const HF_DTYPES = ["f32", "bf16", "f16", "fp8", "int8"] as const;
 export type HfDType = (typeof HF_DTYPES)[number];
 
 export interface HfOutput {
@@ -22,44 +32,88 @@ export interface HfOutput {
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
+/** @throws ConfigError for fused experts in a type with scales. */
 export function planHf(
   source: Blueprint,
   weights: ModelWeights,
   tokenizer: SourceTokenizer,
-  options: HfOutput,
+  { dtype, maxShardBytes, fused }: HfOutput,
 ): OutputPlan {
-  const model: ModelConfig = { ...source.model, dtype: options.dtype, scaleFmt: null, expertDtype: null };
-  const tensors = hfTensors(blueprintOf(model), weights, options.fused);
-  const groups = splitBySize(tensors, options.maxShardBytes);
+  if (fused && (dtype === "fp8" || dtype === "int8")) {
+    throw new ConfigError("--fused-experts", "must not stand with a type that has scales", dtype, "leave it out");
+  }
+  const plan = blueprintOf(modelAs(source.model, dtype));
+  const tensors = [
+    ...separateTensors(plan, weights, { isFused: fused, isInt8: dtype === "int8" }),
+    ...(fused ? fusedTensors(plan, weights) : []),
+  ];
+  const groups = splitBySize(tensors, maxShardBytes);
   const shards = groups.map((group, i) => shardFile(shardName(i, groups.length), group));
   const index = groups.length === 1 ? [] : [textFile(INDEX, indexText(groups))];
-  const config = textFile("config.json", hfConfigText(model, tokenizer.ids));
+  const text = hfConfigText(plan.model, tokenizer.ids, dtype === "int8" ? int8Format() : undefined);
+  const config = textFile("config.json", text);
   return { files: [config, ...tokenizer.hfFiles, ...shards, ...index], notices: [], tensors: tensors.length };
 }
 
-function hfTensors(plan: Blueprint, weights: ModelWeights, isFused: boolean): OutputTensor[] {
-  const fused = isFused ? fusedExperts(plan) : [];
-  const replaced = new Set(fused.flatMap(({ parameters }) => parameters));
-  const dtype = ({ f32: "F32", bf16: "BF16", f16: "F16" } as const)[plan.model.dtype as HfDType];
-  const separate = [...releasedTensors(plan)]
-    .filter(({ parameter }) => !replaced.has(parameter))
-    .map(({ name, shape, dtype: own, parameter, expert = 0 }): OutputTensor => {
-      const { rows } = matrixShape(shape);
-      const output = { name, shape, dtype: own as OutputTensor["dtype"], bytes: tensorBytes(own, shape)! };
-      return { ...output, rows: () => sliceRows(weights.of(parameter), expert * rows, rows) };
+/** Beside int8 matrices all is bf16. The scales of V4's fp8 are powers of two. */
+function modelAs(model: ModelConfig, dtype: HfDType): ModelConfig {
+  const scaleFmt = dtype === "fp8" && model.attention === "csa" ? "ue8m0" : null;
+  return { ...model, dtype: dtype === "int8" ? "bf16" : dtype, scaleFmt, expertDtype: null };
+}
+
+interface Kinds {
+  readonly isFused: boolean;
+  readonly isInt8: boolean;
+}
+
+/** The tensors of the checkpoint, one for each expert, but for fused ones. The copies in MTP layers are left out. */
+function separateTensors(plan: Blueprint, weights: ModelWeights, { isFused, isInt8 }: Kinds): OutputTensor[] {
+  const replaced = new Set(isFused ? fusedExperts(plan).flatMap(({ parameters }) => parameters) : []);
+  const specs = new Map(plan.parameters.map((spec) => [spec.name, spec]));
+  return [...releasedTensors(plan)]
+    .filter(({ parameter, role }) => !replaced.has(parameter) && role !== "duplicate")
+    .flatMap((tensor) => {
+      const spec = specs.get(tensor.parameter)!;
+      const rows = (): WeightRows => rowsOf(tensor, spec, weights);
+      if (isInt8 && isQuantised(spec)) return int8Tensors(tensor, rows);
+      const isFp8 = tensor.dtype === "F8_E4M3" || tensor.role === "scale";
+      return isFp8 ? fp8Tensor(tensor, rows, plan.model.scaleFmt) : plainTensor(tensor, rows);
     });
-  const together = fused.map(({ name, shape, parameters }): OutputTensor => {
+}
+
+/** Those matrices that fp8 checkpoints hold in fp8. */
+function isQuantised({ storage }: ParameterSpec): boolean {
+  return storage === "matrix" || storage === "expert";
+}
+
+/** The values of a tensor, or of the one whose scales it is. */
+function rowsOf({ parameter, expert }: ReleasedTensor, { shape }: ParameterSpec, weights: ModelWeights): WeightRows {
+  const whole = weights.of(parameter);
+  if (expert === undefined) return whole;
+  const { rows } = matrixShape(shape.slice(1));
+  return sliceRows(whole, expert * rows, rows);
+}
+
+type OutputShape = Pick<ReleasedTensor, "name" | "shape" | "dtype">;
+
+function plainTensor({ name, shape, dtype }: OutputShape, rows: () => WeightRows): OutputTensor {
+  const chunks = (): AsyncIterable<Uint8Array> => encodedRows(name, dtype as OutputType, rows());
+  return { name, shape, dtype, bytes: tensorBytes(dtype, shape)!, chunks };
+}
+
+/** Never in fp8, which `planHf` refuses for them. */
+function fusedTensors(plan: Blueprint, weights: ModelWeights): OutputTensor[] {
+  const dtype = ({ f32: "F32", f16: "F16", bf16: "BF16" } as const)[plan.model.dtype as "f32" | "f16" | "bf16"];
+  return fusedExperts(plan).map(({ name, shape, parameters }) => {
     const [experts = 0, rows = 0] = shape;
     const own = rows / parameters.length;
-    const rowsOf = (): ReturnType<OutputTensor["rows"]> => {
+    return plainTensor({ name, shape, dtype }, () => {
       const parts = parameters.map((parameter) => weights.of(parameter));
       return stackRows(
         Array.from({ length: experts }, (_, e) => parts.map((part) => sliceRows(part, e * own, own))).flat(),
       );
-    };
-    return { name, shape, dtype, bytes: tensorBytes(dtype, shape)!, rows: rowsOf };
+    });
   });
-  return [...separate, ...together];
 }
 
 function shardName(i: number, count: number): string {
@@ -68,12 +122,7 @@ function shardName(i: number, count: number): string {
 }
 
 function shardFile(name: string, tensors: readonly OutputTensor[]): OutputFile {
-  const sources = tensors.map((tensor) => ({
-    name: tensor.name,
-    dtype: tensor.dtype as "F32",
-    shape: tensor.shape,
-    chunks: () => encodedChunks(tensor),
-  }));
+  const sources = tensors.map((tensor) => ({ ...tensor, dtype: tensor.dtype as SafetensorsDType }));
   return { name, bytes: sumBytes(tensors), write: (port, path) => writeSafetensors(port, path, sources) };
 }
 

@@ -56,6 +56,11 @@ export class Staging {
     return new Map(Object.entries(this.#state.files).map(([name, { sha256 }]) => [name, sha256]));
   }
 
+  /** The target in this folder, until `finish` moves it. */
+  get written(): string {
+    return this.#target.endsWith(".gguf") ? join(this.folder, basename(this.#target)) : this.folder;
+  }
+
   /** Whether a file of this name is there, whole. */
   async has(name: string): Promise<boolean> {
     const due = this.#state.files[name]?.bytes;

@@ -10,6 +10,8 @@ import { ggufFirstPart } from "./plan.ts";
 import type { WeightRows } from "./weight-rows.ts";
 
 export interface Verified {
+  /** What opens the model: the folder, the file, or the first part of a split file. */
+  readonly path: string;
   readonly tensors: number;
   /** Values of parameters, scales not counted. */
   readonly values: number;
@@ -26,13 +28,14 @@ const CHUNK_BYTES = 2 ** 23;
 export async function verifyConversion(target: string, digests: ReadonlyMap<string, string>): Promise<Verified> {
   const folder = target.endsWith(".gguf") ? dirname(target) : target;
   for (const [name, due] of digests) await checkDigest(join(folder, name), due);
-  const opened = await openModel(ggufFirstPart(target, digests.keys()));
+  const path = ggufFirstPart(target, digests.keys());
+  const opened = await openModel(path);
   const weights = await openWeights(opened);
   try {
     let values = 0;
     for (const { name } of opened.blueprint.parameters) values += await checkFinite(name, weights.of(name));
     const { source } = opened;
-    return { tensors: "tensors" in source ? source.tensors.size : 0, values, files: digests.size };
+    return { path, tensors: "tensors" in source ? source.tensors.size : 0, values, files: digests.size };
   } finally {
     await weights.close();
   }

@@ -111,7 +111,7 @@ export class MemoryError extends FathomError {
 }
 
 /** `8593344 bytes (8.2 MiB)` */
-function byteText(bytes: number): string {
+export function byteText(bytes: number): string {
   const [unit, size] = bytes >= 2 ** 30 ? ["GiB", 2 ** 30] : ["MiB", 2 ** 20];
   return `${bytes} bytes (${(bytes / size).toFixed(1)} ${unit})`;
 }

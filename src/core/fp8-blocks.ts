@@ -58,17 +58,44 @@ export function encodeFp8Rows(
   const rows = values.length / columns;
   const blocks = Math.ceil(columns / FP8_BLOCK);
   const scales = new Float32Array(Math.ceil(rows / FP8_BLOCK) * blocks);
-  for (let i = 0; i < values.length; i++) {
-    const at = scaleIndex(i, columns, blocks);
-    scales[at] = Math.max(scales[at]!, Math.abs(values[i]!));
+  const weight = new Uint8Array(values.length);
+  for (let i = 0; i < scales.length; i++) {
+    const block = blockAt(i, rows, columns);
+    scales[i] = fp8Scale(largestOf(values, block), scaleFormat);
+    encodeBlock(values, block, scales[i]!, weight);
   }
-  for (let i = 0; i < scales.length; i++) scales[i] = fp8Scale(scales[i]!, scaleFormat);
-  const weight = Uint8Array.from(values, (value, i) => toE4m3Bits(value / scales[scaleIndex(i, columns, blocks)]!));
   return { weight, scales };
 }
 
-function scaleIndex(i: number, columns: number, blocks: number): number {
-  return Math.floor(i / columns / FP8_BLOCK) * blocks + Math.floor((i % columns) / FP8_BLOCK);
+/** Rows and columns of a block in rows of `width`. */
+interface Block {
+  readonly rows: readonly [begin: number, end: number];
+  readonly columns: readonly [begin: number, end: number];
+  readonly width: number;
+}
+
+function blockAt(i: number, rows: number, width: number): Block {
+  const blocks = Math.ceil(width / FP8_BLOCK);
+  const [row, column] = [Math.floor(i / blocks) * FP8_BLOCK, (i % blocks) * FP8_BLOCK];
+  const [rowEnd, columnEnd] = [Math.min(rows, row + FP8_BLOCK), Math.min(width, column + FP8_BLOCK)];
+  return { rows: [row, rowEnd], columns: [column, columnEnd], width };
+}
+
+function largestOf(values: Float32Array, { rows, columns, width }: Block): number {
+  let largest = 0;
+  for (let row = rows[0]; row < rows[1]; row++) {
+    for (let i = row * width + columns[0]; i < row * width + columns[1]; i++) {
+      const size = Math.abs(values[i]!);
+      if (size > largest) largest = size;
+    }
+  }
+  return largest;
+}
+
+function encodeBlock(values: Float32Array, { rows, columns, width }: Block, scale: number, out: Uint8Array): void {
+  for (let row = rows[0]; row < rows[1]; row++) {
+    for (let i = row * width + columns[0]; i < row * width + columns[1]; i++) out[i] = toE4m3Bits(values[i]! / scale);
+  }
 }
 
 /** A block of zeros has scale 1. */

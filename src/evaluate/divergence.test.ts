@@ -77,7 +77,7 @@ test("models of different vocabularies are refused with the first difference", a
     backend: createReferenceBackend(),
     settings,
     tokenizer: parseTokenizer(renamed),
-    loadParameters: (scope) => randomModel(scope, settings.model).parameters,
+    openWeights: (scope) => randomModel(scope, settings.model).parameters,
   });
   const refusal = (b: Scorer): Promise<string> =>
     evaluateDivergence(a, b, textOf([["text"]], WINDOWS)).then(String, String);

@@ -2,8 +2,8 @@
 
 import type { ModelConfig, ResolvedConfig } from "../config/index.ts";
 import { NumericError } from "../core/errors.ts";
-import type { Backend } from "../kernels/index.ts";
-import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
+import { createPlanningBackend, type Backend } from "../kernels/index.ts";
+import { checkRequest, DeepSeekModel, ropeTable, type MemoryBudget, type ModelWeights } from "../model/index.ts";
 import { Scope, type Tensor } from "../tensor/index.ts";
 import type { Tokenizer } from "../tokenizer/index.ts";
 import type { Window } from "./windows.ts";
@@ -12,8 +12,10 @@ export interface ScorerOptions {
   readonly backend: Backend;
   readonly settings: ResolvedConfig;
   readonly tokenizer: Tokenizer;
-  /** Allocates and fills the parameters in the scope that it is given. */
-  readonly loadParameters: (scope: Scope) => ParameterSet | Promise<ParameterSet>;
+  /** Loads the weights; their memory belongs to the scope that it is given. */
+  readonly openWeights: (scope: Scope) => ModelWeights | Promise<ModelWeights>;
+  /** What weights and a window may take together; windows are not checked without it. */
+  readonly memory?: MemoryBudget;
 }
 
 /** Logits held at a time, in values: 2^21 are 8 MiB of f32. */
@@ -24,28 +26,38 @@ export class Scorer implements Disposable {
   readonly tokenizer: Tokenizer;
   readonly #scope: Scope;
   readonly #model: DeepSeekModel;
+  readonly #memory: MemoryBudget | undefined;
   /** Cosines and sines of the positions asked for so far. */
   #ropeTable: Tensor;
 
-  private constructor(scope: Scope, parameters: ParameterSet, { settings, tokenizer }: ScorerOptions) {
+  private constructor(scope: Scope, weights: ModelWeights, { settings, tokenizer, memory }: ScorerOptions) {
     this.config = settings.model;
     this.tokenizer = tokenizer;
     this.#scope = scope;
-    this.#model = new DeepSeekModel({ ...settings.model, nMtpLayers: 0 }, parameters);
+    this.#model = new DeepSeekModel({ ...settings.model, nMtpLayers: 0 }, weights);
+    this.#memory = memory;
     this.#ropeTable = this.#createRopeTable(1);
   }
 
   static async open(options: ScorerOptions): Promise<Scorer> {
     const scope = Scope.root(options.backend, { compute: options.settings.runtime.gemmImpl });
     try {
-      return new Scorer(scope, await options.loadParameters(scope), options);
+      return new Scorer(scope, await options.openWeights(scope), options);
     } catch (error) {
       scope[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** −ln p of each target of the window, in nats. @throws NumericError when one is not finite. */
+  get weightBytes(): number {
+    return this.#model.weights.bytes;
+  }
+
+  /**
+   * −ln p of each target of the window, in nats.
+   *
+   * @throws NumericError when one is not finite, MemoryError before anything is allocated when a window is too long.
+   */
   async losses(window: Window): Promise<Float32Array> {
     using scope = this.#scope.child();
     const count = window.targets.length;
@@ -75,18 +87,18 @@ export class Scorer implements Disposable {
     for (const logits of this.#chunks(scope, window)) yield (await logits.read()) as Float32Array;
   }
 
-  #chunks(scope: Scope, { tokens, from }: Window): Iterable<Tensor> {
-    const ints = (values: Int32Array): Tensor => scope.from(values, [values.length], "i32");
-    this.#reachPosition(tokens.length);
-    const positions = ints(Int32Array.from(tokens, (_, i) => i));
-    const at = { positions, seqStarts: ints(Int32Array.of(0, tokens.length)), ropeTable: this.#ropeTable };
-    const rows = Math.max(1, Math.floor(CHUNK_LOGITS / this.config.vocabSize));
-    return this.#model.logitChunks(scope, ints(tokens), at, { from, rows });
+  #chunks(scope: Scope, window: Window): Iterable<Tensor> {
+    this.#reachPosition(window.tokens.length);
+    return logitChunks(scope, this.#model, window, this.#ropeTable);
   }
 
-  /** Makes the table long enough for `positions`. */
+  /** Makes the table long enough for `positions`. @throws MemoryError when a window of so many does not fit. */
   #reachPosition(positions: number): void {
     if (positions <= this.#ropeTable.rows) return;
+    if (this.#memory !== undefined) {
+      const request = countWindowBytes(this.#model, positions);
+      checkRequest(this.#memory, this.#model.weights.bytes, request, `a window of ${positions} tokens`);
+    }
     const table = this.#createRopeTable(positions);
     this.#scope.drop(this.#ropeTable);
     this.#ropeTable = table;
@@ -99,4 +111,27 @@ export class Scorer implements Disposable {
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]();
   }
+}
+
+/** Logits [rows, V] of the rows of a window that are scored. */
+function logitChunks(
+  scope: Scope,
+  model: DeepSeekModel,
+  { tokens, from }: Pick<Window, "tokens" | "from">,
+  ropeTable: Tensor,
+): Iterable<Tensor> {
+  const ints = (values: Int32Array): Tensor => scope.from(values, [values.length], "i32");
+  const positions = ints(Int32Array.from(tokens, (_, i) => i));
+  const at = { positions, seqStarts: ints(Int32Array.of(0, tokens.length)), ropeTable };
+  const rows = Math.max(1, Math.floor(CHUNK_LOGITS / model.config.vocabSize));
+  return model.logitChunks(scope, ints(tokens), at, { from, rows });
+}
+
+/** Bytes that a window takes at its peak: it is run on a backend that only keeps account. */
+function countWindowBytes(model: DeepSeekModel, tokens: number): number {
+  const backend = createPlanningBackend();
+  using scope = Scope.root(backend);
+  const ropeTable = scope.empty([tokens, model.config.qkRopeHeadDim]);
+  for (const _ of logitChunks(scope, model, { tokens: new Int32Array(tokens), from: 0 }, ropeTable));
+  return backend.stats().peakBytes;
 }

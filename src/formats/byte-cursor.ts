@@ -95,6 +95,34 @@ export class ByteCursor {
   async text(most: number, what: string): Promise<string> {
     const length = await this.count(most, `must have ${what} of at most ${most} bytes`);
     await this.need(length);
+    return this.#decode(length, what);
+  }
+
+  /** `count` texts. Those that lie in the window with their length are read without waiting. */
+  async texts(count: number, most: number, what: string): Promise<string[]> {
+    const texts: string[] = [];
+    while (texts.length < count) {
+      const length = this.#wholeText();
+      if (length === undefined || length > most) {
+        texts.push(await this.text(most, what));
+        continue;
+      }
+      this.#at += LENGTH_BYTES;
+      texts.push(this.#decode(length, what));
+    }
+    return texts;
+  }
+
+  /** The length of the next text, if all of it is in the window. */
+  #wholeText(): number | undefined {
+    const inside = this.#window.byteLength - this.#at - LENGTH_BYTES;
+    if (inside < 0) return undefined;
+    const length = this.#window.getUint32(this.#at, true);
+    return length <= inside && this.#window.getUint32(this.#at + 4, true) === 0 ? length : undefined;
+  }
+
+  /** The next bytes of the window as a text. */
+  #decode(length: number, what: string): string {
     const start = this.offset();
     const { view, at } = this.take(length);
     try {

@@ -1,6 +1,6 @@
 /** Reads metadata and tensors of a GGUF file, or of the parts into which one was split, by byte ranges. */
 
-import { FormatError, invariant } from "../core/errors.ts";
+import { FormatError, invariant, IoError } from "../core/errors.ts";
 import { ByteCursor } from "./byte-cursor.ts";
 import type { FilePort, ReadableFile } from "./file-port.ts";
 import { readGgufHeader, type GgufHeader, type GgufList, type GgufTensor, type GgufValue } from "./gguf-header.ts";
@@ -31,6 +31,7 @@ export function ggufPartPath(prefix: string, part: number, parts: number): strin
 export async function openGgufTensors(port: FilePort, path: string): Promise<GgufReader> {
   const files = new Map<string, ReadableFile>();
   const open = async (part: string): Promise<GgufHeader> => {
+    if (part !== path && !(await port.isFile(part))) throw missingPart(part);
     files.set(part, files.get(part) ?? (await port.openRead(part)));
     return readGgufHeader(files.get(part)!);
   };
@@ -45,6 +46,11 @@ export async function openGgufTensors(port: FilePort, path: string): Promise<Ggu
     await closeAll(files);
     throw error;
   }
+}
+
+function missingPart(path: string): IoError {
+  const cure = "copy or download it again";
+  return new IoError(path, "must be there: it is a part of this split model", { got: "no such file", cure });
 }
 
 /** The headers of all parts by path, in order. */
@@ -110,12 +116,10 @@ async function readValues(file: ReadableFile | undefined, key: string, entry?: G
   return entry.of === "text" ? readTexts(file, key, entry) : readNumbers(file, entry, VALUE_BYTES[entry.of]);
 }
 
-async function readTexts(file: ReadableFile, key: string, { count, offset, bytes }: GgufList): Promise<string[]> {
+function readTexts(file: ReadableFile, key: string, { count, offset, bytes }: GgufList): Promise<string[]> {
   const cursor = new ByteCursor(file);
   cursor.skip(offset);
-  const texts: string[] = [];
-  for (let i = 0; i < count; i++) texts.push(await cursor.text(bytes, `text ${i} of ${key}`));
-  return texts;
+  return cursor.texts(count, bytes, `a text of ${key}`);
 }
 
 async function readNumbers(file: ReadableFile, list: GgufList, size: number): Promise<GgufScalar[]> {

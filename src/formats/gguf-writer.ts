@@ -33,8 +33,8 @@ export interface GgufContent {
   readonly tensors: readonly GgufTensorSource[];
 }
 
-/** Tensors begin on a cache line, so that they can be used where the file is mapped; ggml accepts any power of two. */
-const ALIGNMENT = 64;
+/** The default, left unsaid: llama-quantize copies another one into its files but does not keep to it. */
+const ALIGNMENT = 32;
 const MAGIC_AND_VERSION = [0x47, 0x47, 0x55, 0x46, 3, 0, 0, 0];
 
 /**
@@ -120,12 +120,12 @@ function paddingAfter(bytes: number): number {
 /** Everything before the first tensor, padded. */
 export function encodeGgufHeader({ metadata, tensors }: GgufContent): Uint8Array {
   invariant(new Set(tensors.map(({ name }) => name)).size === tensors.length, "every tensor has a name of its own");
-  const entries = new Map([...metadata, ["general.alignment", { type: "u32", value: ALIGNMENT } as GgufEntry]]);
+  invariant(!metadata.has("general.alignment"), "the alignment is the writer's own");
   const bytes = new ByteWriter();
   bytes.raw(Uint8Array.from(MAGIC_AND_VERSION));
   bytes.value("u64", tensors.length);
-  bytes.value("u64", entries.size);
-  for (const [key, entry] of entries) writeEntry(bytes, key, entry);
+  bytes.value("u64", metadata.size);
+  for (const [key, entry] of metadata) writeEntry(bytes, key, entry);
   let offset = 0;
   for (const tensor of tensors) {
     bytes.value("text", tensor.name);

@@ -94,7 +94,7 @@ describe("round trips", () => {
         expect([...reader.tensors.keys()].toSorted()).toEqual(ids.toSorted());
         for (const expected of tensors) {
           const found = reader.tensors.get(expected.name)!;
-          expect([found.dtype, found.shape, found.offset % 64]).toEqual([expected.dtype, expected.shape, 0]);
+          expect([found.dtype, found.shape, found.offset % 32]).toEqual([expected.dtype, expected.shape, 0]);
           expect(await reader.read(expected.name)).toEqual(bytesOf(expected));
         }
         await reader.close();
@@ -154,6 +154,7 @@ describe("round trips", () => {
       `"/parts-00002-of-00002.gguf: must have split.no = 1, got 0; it is a part of another file"`,
     );
     fs.rmSync(second);
+    await expect(openGguf(first)).rejects.toThrow("-00002-of-00002.gguf: must be there: it is a part of this split");
     await expect(openGguf(first)).rejects.toThrow(IoError);
   });
 });
@@ -405,7 +406,7 @@ describe("a malformed file is refused with its place", () => {
     const file = header(0, 1).text("tokens").u32(9).u32(8).u64(2).text("a").text(Uint8Array.of(0xff)).save("list.gguf");
     const reader = await openGguf(file);
     expect(await failure(reader.readList("tokens"))).toMatchInlineSnapshot(
-      `"/list.gguf at byte 71: must have text 1 of tokens in UTF-8"`,
+      `"/list.gguf at byte 71: must have a text of tokens in UTF-8"`,
     );
     await reader.close();
   });

@@ -141,7 +141,7 @@ function faultAt(file: ReadableFile, text: string, at: number, what: string, got
 }
 
 function readEntries({ file, text, dataStart, keep }: Source): Readonly<Record<string, string>> {
-  const entries: Entries = { file, text, members: new JsonMembers(text, 0), dataStart, shapes: new Map() };
+  const entries: Entries = { file, text, members: new JsonMembers(text, 0), dataStart, kinds: new Map() };
   const { members } = entries;
   const names: string[] = [];
   const tensors: SafetensorsTensor[] = [];
@@ -164,13 +164,13 @@ function readEntries({ file, text, dataStart, keep }: Source): Readonly<Record<s
   return metadata ?? {};
 }
 
-/** What is read, and how far; shapes repeat from expert to expert, so each is kept once, by its text. */
+/** What is read, and how far; types and shapes repeat from expert to expert, so a tensor of each is kept by its text. */
 interface Entries {
   readonly file: ReadableFile;
   readonly text: string;
   readonly members: JsonMembers;
   readonly dataStart: number;
-  readonly shapes: Map<string, readonly number[]>;
+  readonly kinds: Map<string, SafetensorsTensor>;
 }
 
 function parseMetadata({ file, text, members }: Entries): Readonly<Record<string, string>> {
@@ -190,26 +190,33 @@ const BEFORE_SHAPE = '","shape":';
 const BEFORE_OFFSETS = ',"data_offsets":[';
 const AFTER_OFFSETS = "]}";
 
-/** An entry in the usual order without spaces is read without parsing it as JSON, which takes most of the time. */
+/** An entry in the usual order without spaces is parsed as JSON only where it is the first of its type and shape. */
 function readTensor(entries: Entries, name: string): SafetensorsTensor {
-  const { text, members, shapes } = entries;
+  const { file, text, members, dataStart, kinds } = entries;
   const dtypeAt = members.at() + BEFORE_DTYPE.length;
   const dtypeEnd = text.indexOf('"', dtypeAt);
-  const shapeEnd = text.indexOf("]", dtypeEnd) + 1;
-  const offsetsAt = shapeEnd + BEFORE_OFFSETS.length;
+  const kindEnd = text.indexOf("]", dtypeEnd) + 1;
   const isUsual =
     text.startsWith(BEFORE_DTYPE, members.at()) &&
     text.startsWith(BEFORE_SHAPE, dtypeEnd) &&
-    text.startsWith(BEFORE_OFFSETS, shapeEnd);
-  const shape = isUsual ? shapes.get(text.slice(dtypeEnd + BEFORE_SHAPE.length, shapeEnd)) : undefined;
-  const comma = endOfDigits(text, offsetsAt);
-  const end = endOfDigits(text, comma + 1);
-  if (shape === undefined || text[comma] !== "," || !text.startsWith(AFTER_OFFSETS, end))
-    return parseTensor(entries, name);
-  const offsets = [Number(text.slice(offsetsAt, comma)), Number(text.slice(comma + 1, end))];
-  const tensor = checkTensor(entries, name, text.slice(dtypeAt, dtypeEnd), shape, offsets);
-  members.passTo(end + AFTER_OFFSETS.length);
-  return tensor;
+    text.startsWith(BEFORE_OFFSETS, kindEnd);
+  if (!isUsual) return parseTensor(entries, name);
+  const written = text.slice(dtypeAt, kindEnd);
+  const kind = kinds.get(written);
+  if (kind === undefined) {
+    const tensor = parseTensor(entries, name);
+    kinds.set(written, tensor);
+    return tensor;
+  }
+  const beginAt = kindEnd + BEFORE_OFFSETS.length;
+  const comma = endOfDigits(text, beginAt);
+  const close = endOfDigits(text, comma + 1);
+  const begin = wholeNumber(text, beginAt, comma);
+  const end = wholeNumber(text, comma + 1, close);
+  const isWhole = text[comma] === "," && text.startsWith(AFTER_OFFSETS, close) && Number.isSafeInteger(end);
+  if (!isWhole || end - begin !== kind.bytes) return parseTensor(entries, name);
+  members.passTo(close + AFTER_OFFSETS.length);
+  return { dtype: kind.dtype, shape: kind.shape, offset: dataStart + begin, bytes: kind.bytes, file: file.path };
 }
 
 /** Behind the digits of a whole number in JSON, or `at` itself: 0 stands alone. */
@@ -219,15 +226,19 @@ function endOfDigits(text: string, at: number): number {
   return end > at + 1 && text[at] === "0" ? at : end;
 }
 
+/** The number that digits write. */
+function wholeNumber(text: string, start: number, end: number): number {
+  let value = 0;
+  for (let at = start; at < end; at++) value = 10 * value + text.charCodeAt(at) - 0x30;
+  return value;
+}
+
 function parseTensor(entries: Entries, name: string): SafetensorsTensor {
-  const { text, shapes } = entries;
-  const fields = new JsonMembers(text, entries.members.at());
+  const fields = new JsonMembers(entries.text, entries.members.at());
   const found = new Map<string, unknown>();
   for (let key = fields.next(); key !== undefined; key = fields.next()) {
     if (found.has(key)) throw new JsonFault(`must give ${name} one ${key}`, fields.at());
-    const value = fields.value(MAX_FIELD);
-    found.set(key, value);
-    if (key === "shape" && isCounts(value)) shapes.set(fields.written(), value);
+    found.set(key, fields.value(MAX_FIELD));
   }
   return checkTensor(entries, name, found.get("dtype"), found.get("shape"), found.get("data_offsets"));
 }

@@ -41,6 +41,7 @@ export async function openTensors(port: FilePort, path: string): Promise<TensorR
     } else {
       const located: Map<string, string | SafetensorsTensor> = index;
       for (const path of new Set(index.values())) {
+        if (!(await port.isFile(path))) throw missingShard(path);
         const own = await readHeader(await open(path), keepNamed(located, path));
         metadata.push(...Object.entries(own));
       }
@@ -51,6 +52,11 @@ export async function openTensors(port: FilePort, path: string): Promise<TensorR
     throw error;
   }
   return { ...openRanges(tensors, files), metadata: Object.fromEntries(metadata) };
+}
+
+function missingShard(path: string): IoError {
+  const cure = "copy or download it again";
+  return new IoError(path, "must be there: the model's index names this shard", { got: "no such file", cure });
 }
 
 async function findTarget(port: FilePort, path: string): Promise<string> {

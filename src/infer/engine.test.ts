@@ -16,7 +16,7 @@ import { createReferenceBackend, decodeCalls, type Backend } from "../kernels/in
 import type { ParameterSet } from "../model/index.ts";
 import { Scope } from "../tensor/index.ts";
 import type { TextCodec } from "./engine.ts";
-import { Engine, type GenerationEnd, type Piece } from "./index.ts";
+import { Engine, type GemmImpl, type GenerationEnd, type Piece } from "./index.ts";
 
 const tokenizer = createByteTokenizer();
 const CONTEXT = 96;
@@ -37,7 +37,7 @@ function settings(overrides: Partial<GenerationConfig> = {}): GenerationConfig {
 interface OpenOptions {
   readonly backend?: Backend;
   readonly eosId?: number;
-  readonly gemmImpl?: "f32" | "bf16";
+  readonly gemmImpl?: GemmImpl;
   readonly contextTokens?: number;
   /** The id that the decoder gets for the i-th generated one; the same one when left out. */
   readonly shown?: (id: number, i: number) => number;
@@ -53,14 +53,14 @@ async function open(options: OpenOptions = {}): Promise<{ engine: Engine; ids: n
     return { push: (id) => decoder.push(ids[ids.push(shown(id, ids.length)) - 1]!), flush: () => decoder.flush() };
   };
   const codec: TextCodec = { bosId: tokenizer.bosId, eosId, encode: (text) => tokenizer.encode(text), createDecoder };
-  const loadParameters = (scope: Scope): ParameterSet => randomParameters(scope, config, 6);
+  const openWeights = (scope: Scope): ParameterSet => randomParameters(scope, config, 6);
   let clock = 0;
   const settings = {
     ...MODEL,
     model: { ...config, maxSeqLen: options.contextTokens ?? CONTEXT },
     runtime: { ...MODEL.runtime, gemmImpl },
   };
-  const engine = await Engine.open({ backend, settings, codec, loadParameters, now: () => (clock += 500) });
+  const engine = await Engine.open({ backend, settings, codec, openWeights, now: () => (clock += 500) });
   return { engine, ids };
 }
 
@@ -277,11 +277,11 @@ test("an engine that cannot load its weights, or is closed, holds no memory", as
   engine[Symbol.dispose]();
   expect(backend.stats().liveBytes).toBe(0);
   const codec = { bosId: 0, eosId: 1, encode: () => [], createDecoder: () => tokenizer.createDecoder() };
-  const loadParameters = (scope: Scope): never => {
+  const openWeights = (scope: Scope): never => {
     scope.from([1, 2], [2]);
     throw new Error("no weights");
   };
-  await expect(Engine.open({ backend, settings: MODEL, codec, loadParameters, now: () => 0 })).rejects.toThrow(
+  await expect(Engine.open({ backend, settings: MODEL, codec, openWeights, now: () => 0 })).rejects.toThrow(
     "no weights",
   );
   expect(backend.stats().liveBytes).toBe(0);

@@ -5,10 +5,11 @@ import { ConfigError, NumericError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
 import { nextTurn } from "../core/turn.ts";
 import type { Backend } from "../kernels/index.ts";
-import { DeepSeekModel, ropeTable, type ParameterSet } from "../model/index.ts";
+import { checkRequest, DeepSeekModel, ropeTable, type MemoryBudget, type ModelWeights } from "../model/index.ts";
 import { Scope, type Tensor } from "../tensor/index.ts";
 import { DecodeStep } from "./decode-step.ts";
 import { BLOCK_SIZE, KvCache, type CachedSequence } from "./kv-cache.ts";
+import { countRequestBytes, prefill } from "./prefill.ts";
 import { sample } from "./sampler.ts";
 import { StopWatch } from "./stop.ts";
 
@@ -27,11 +28,16 @@ export interface EngineOptions {
   readonly backend: Backend;
   readonly settings: ResolvedConfig;
   readonly codec: TextCodec;
-  /** Allocates and fills the parameters in the scope that it is given. */
-  readonly loadParameters: (scope: Scope) => ParameterSet | Promise<ParameterSet>;
+  /** Loads the weights; their memory belongs to the scope that it is given. */
+  readonly openWeights: (scope: Scope) => ModelWeights | Promise<ModelWeights>;
+  /** What weights and a request may take together; requests are not checked without it. */
+  readonly memory?: MemoryBudget;
   /** Clock in milliseconds. */
   readonly now: () => number;
 }
+
+/** Type of the factors in matrix products. */
+export type GemmImpl = ResolvedConfig["runtime"]["gemmImpl"];
 
 export type FinishReason = "eos" | "stop" | "length" | "aborted";
 
@@ -63,16 +69,18 @@ export class Engine implements Disposable {
   /** Recorded when it is first needed, and again when the cache or the table has grown. */
   #step: DecodeStep | null = null;
   readonly #now: () => number;
+  readonly #memory: MemoryBudget | undefined;
 
-  private constructor(scope: Scope, parameters: ParameterSet, options: EngineOptions) {
-    const { settings, codec, now } = options;
+  private constructor(scope: Scope, weights: ModelWeights, options: EngineOptions) {
+    const { settings, codec, now, memory } = options;
     const config = settings.model;
     this.settings = settings;
     this.config = config;
     this.#scope = scope;
     this.#codec = codec;
     this.#now = now;
-    this.#model = new DeepSeekModel({ ...config, nMtpLayers: 0 }, parameters);
+    this.#memory = memory;
+    this.#model = new DeepSeekModel({ ...config, nMtpLayers: 0 }, weights);
     this.#cache = new KvCache(scope, config);
     this.#ropeTable = this.#createRopeTable(BLOCK_SIZE);
   }
@@ -80,18 +88,24 @@ export class Engine implements Disposable {
   static async open(options: EngineOptions): Promise<Engine> {
     const scope = Scope.root(options.backend, { compute: options.settings.runtime.gemmImpl });
     try {
-      return new Engine(scope, await options.loadParameters(scope), options);
+      return new Engine(scope, await options.openWeights(scope), options);
     } catch (error) {
       scope[Symbol.dispose]();
       throw error;
     }
   }
 
+  /** What the cache takes of memory now. */
+  get cacheBytes(): number {
+    return this.#cache.paged.pools.reduce((sum, pool) => sum + pool.bytes, 0);
+  }
+
   /**
    * Streams the continuation of a prompt, a text or its ids. BOS stands before it exactly once; an empty prompt is BOS
    * alone.
    *
-   * @throws ConfigError when the prompt fills the context, MemoryError when the cache cannot hold prompt and maxTokens.
+   * @throws ConfigError when the prompt fills the context, MemoryError before anything is allocated when prompt and
+   * maxTokens need more than there is.
    */
   async *generate(
     prompt: string | ArrayLike<number>,
@@ -107,6 +121,7 @@ export class Engine implements Disposable {
       throw new ConfigError("prompt", rule, ids.length - 1, "shorten the prompt");
     }
     const tokens = Math.min(ids.length + options.maxTokens, maxSeqLen);
+    this.#checkMemory(ids.length, tokens);
     this.#reachPosition(tokens);
     const sequence = this.#cache.open(tokens);
     try {
@@ -161,10 +176,15 @@ export class Engine implements Disposable {
 
   async #prefill(ids: readonly number[], sequence: CachedSequence): Promise<Float32Array> {
     using scope = this.#scope.child();
-    const ints = (values: ArrayLike<number>): Tensor => scope.from(Int32Array.from(values), [values.length], "i32");
-    const slots = ints(this.#cache.extend(sequence, ids.length));
-    const at = { positions: ints(ids.map((_, i) => i)), seqStarts: ints([0, ids.length]), ropeTable: this.#ropeTable };
-    return logitsOf(this.#model.prefill(scope, ints(ids), at, { ...this.#cache.paged, slots }));
+    const options = { cache: this.#cache, sequence, ropeTable: this.#ropeTable };
+    return logitsOf(prefill(scope, this.#model, ids, options));
+  }
+
+  #checkMemory(promptTokens: number, tokens: number): void {
+    if (this.#memory === undefined) return;
+    const request = countRequestBytes(this.#model, promptTokens, tokens);
+    const what = `a prompt of ${promptTokens} tokens and ${tokens - promptTokens} to write`;
+    checkRequest(this.#memory, this.#model.weights.bytes, request, what);
   }
 
   async #decode(id: number, sequence: CachedSequence): Promise<Float32Array> {

@@ -1,20 +1,25 @@
 /** The engine over a model on the local disk. */
 
 import type { Backend } from "../kernels/index.ts";
+import { availableBytes } from "../kernels/node.ts";
 import { checkRunnable } from "../model/index.ts";
-import { loadParameters, readModelConfig, resolveModelFolder } from "../model/node.ts";
-import { checkTokenRows } from "../tokenizer/index.ts";
+import { openWeights, readModelConfig, resolveModelFolder } from "../model/node.ts";
+import { checkTokenRows, type Tokenizer } from "../tokenizer/index.ts";
 import { loadTokenizer } from "../tokenizer/node.ts";
-import { Engine, type TextCodec } from "./engine.ts";
+import { Engine, type GemmImpl, type TextCodec } from "./engine.ts";
 
 export interface OpenEngineOptions {
   /** A run folder, a checkpoint, a Hugging Face model folder, or a .gguf file (of a split one, any part). */
   readonly folder: string;
   readonly backend: Backend;
+  /** The model's tokenizer, where it has been loaded already. */
+  readonly tokenizer?: Tokenizer | undefined;
   /** Clock in milliseconds. */
   readonly now: () => number;
-  /** Bytes that the weights may take; by default what is available. */
+  /** Bytes that weights, cache and activations may take together; by default what is available when it opens. */
   readonly memoryLimit?: number | undefined;
+  /** By default what the model's settings say. */
+  readonly gemmImpl?: GemmImpl | undefined;
 }
 
 /**
@@ -22,13 +27,16 @@ export interface OpenEngineOptions {
  *
  * @throws IoError when a file is missing, FormatError when one is malformed, the weights are not the model's, or the
  * tokenizer has ids beyond its rows, UnsupportedError for a model that does not run here, MemoryError before any allocation
- * when the weights need more memory than there is.
+ * when the weights need more memory than there is; a request that does is refused in the same way.
  */
-export async function openEngine({ folder, backend, now, memoryLimit }: OpenEngineOptions): Promise<Engine> {
+export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
+  const { folder, backend, now, memoryLimit: limit = availableBytes() } = options;
   const path = await resolveModelFolder(folder);
-  const settings = await readModelConfig(path);
+  const read = await readModelConfig(path);
+  const { gemmImpl = read.runtime.gemmImpl } = options;
+  const settings = { ...read, runtime: { ...read.runtime, gemmImpl } };
   checkRunnable(settings.model);
-  const tokenizer = await loadTokenizer(path);
+  const tokenizer = options.tokenizer ?? (await loadTokenizer(path));
   const { bosId, eosId, padId } = tokenizer;
   const surplus = checkTokenRows(tokenizer, settings.model.vocabSize, path);
   const codec: TextCodec = {
@@ -43,6 +51,7 @@ export async function openEngine({ folder, backend, now, memoryLimit }: OpenEngi
     settings,
     codec,
     now,
-    loadParameters: (scope) => loadParameters(scope, path, settings.model, memoryLimit),
+    openWeights: (scope) => openWeights(scope, path, settings.model, limit),
+    memory: { place: path, limit },
   });
 }

@@ -6,13 +6,16 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { testBackends } from "../../test/helpers/backends.ts";
 import { createByteTokenizer } from "../../test/helpers/byte-tokenizer.ts";
+import { collect } from "../../test/helpers/collect.ts";
 import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
 import { drawWeights, type DrawnTensor } from "../../test/helpers/drawn-weights.ts";
 import { hfConfigText, resolveConfig, type ConfigInput, type ModelConfig } from "../config/index.ts";
 import { toBf16Bits } from "../core/dtype.ts";
+import { MemoryError } from "../core/errors.ts";
 import { writeGguf, writeSafetensors } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 import { createReferenceBackend, type Backend } from "../kernels/index.ts";
+import type { Engine } from "./index.ts";
 import { openEngine } from "./node.ts";
 
 const GROUPED = {
@@ -111,6 +114,42 @@ describe.each(testBackends())("on the $label backend", ({ create }) => {
       }
     },
   );
+});
+
+/** What was refused. */
+async function refusalOf(work: Promise<unknown>): Promise<MemoryError> {
+  const error = await work.catch((caught: unknown) => caught);
+  expect(error).toBeInstanceOf(MemoryError);
+  return error as MemoryError;
+}
+
+test("a request above the memory limit is refused before anything is allocated, and takes what the message says", async () => {
+  await writeFolder(MODELS[3]![1]);
+  const backend = createReferenceBackend();
+  const openWith = (memoryLimit: number) => openEngine({ folder, backend, now: () => 0, memoryLimit });
+  const { neededBytes: weights } = await refusalOf(openWith(1));
+  const generation = { ...resolveConfig("tiny").generation, temperature: 0, maxTokens: 80 };
+  const ask = (engine: Engine) => collect(engine.generate("What is the matter with it", generation));
+  let needed = 0;
+  {
+    using engine = await openWith(weights);
+    const before = backend.stats();
+    const refused = await refusalOf(ask(engine));
+    expect(backend.stats()).toEqual(before);
+    expect(refused.message).toMatch(
+      /with a prompt of \d+ tokens and 80 to write: needs \d+ bytes .* are weights, .* cache/,
+    );
+    needed = refused.neededBytes;
+    await refusalOf(openWith(needed - 1).then((short) => ask(short)));
+  }
+  using engine = await openWith(needed);
+  backend.resetPeak();
+  const { liveBytes } = backend.stats();
+  expect((await ask(engine)).at(-1)?.end?.tokens).toBe(80);
+  const taken = backend.stats().peakBytes - liveBytes;
+  // A table of rotations for one block is there from the start.
+  expect(taken).toBeLessThanOrEqual(needed - weights);
+  expect(taken).toBeGreaterThan(0.95 * (needed - weights));
 });
 
 test.each(["deepseek-v3.2", "deepseek-v4-flash"])(

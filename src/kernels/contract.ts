@@ -4,13 +4,24 @@
  *
  * A call is a run of numbers: `[opcode, word count, (handle, element offset, dtype id) per operand, numbers…]`. A list
  * of calls is their concatenation, so a step can be recorded and replayed in one crossing. Handle 0 stands for an
- * operand that is left out (marked `?` below).
+ * operand that is left out (marked `?` below); a number marked `?` is 0 when it is left out.
  *
  * Conventions. Matrices are row-major. `n` counts rows unless said otherwise; strides are in elements. Operands marked
  * `in` are only read; `out` are written whole (or added to where the kernel has an `accumulate` number that is 1); `io`
  * are read and written. Index operands are i32; all others f32 natively (bf16 where said), and f64 in the reference for
- * central differences. A call may not write where another of its operands lies, unless said. `compute` chooses the multiplication: 0 = f32, 1 = both factors rounded to bf16 (ties to even),
- * products accumulated in f32. Work is cut by shape alone, so that bits do not depend on the number of threads.
+ * central differences. A call may not write where another of its operands lies, unless said. Work is cut by shape
+ * alone, so that bits do not depend on the number of threads.
+ *
+ * `compute` chooses the multiplication; sums are f32. 0: f32. 1: both factors rounded to bf16 (ties to even). 2: as 1,
+ * but where the right factor is stored in e4m3 it is not rounded, and the left one is rounded to e4m3 in groups of 128
+ * values along k, each with scale max|a| / 448. **Source:** deepseek-ai/DeepSeek-V3 inference/kernel.py (act_quant).
+ *
+ * Stored weights. `table`, `b` of matmul and `w` of groupedMatmul may be of any type but i32, and are read where they
+ * lie. A row is a whole number of blocks, and so are offsets and strides of types in blocks. An optional float32 scale
+ * belongs to the whole matrix that begins at element 0 of the weight's buffer with rows as wide as the stride: element
+ * (r, c) is stored value · scale[⌊r / scaleRows⌋, ⌊c / scaleCols⌋], the scale matrix having ⌈width / scaleCols⌉
+ * columns. So a view finds its scales; its rows may not run over the end of a row of the whole. fp8 checkpoints have
+ * blocks of 128 × 128, int8 ones 1 × columns.
  *
  * Legend: N tokens (flat), D model dim, H heads, P qk no-position dim, R qk rope dim, U value head dim, C kv latent,
  * E experts, A activated experts per token, V vocabulary.
@@ -28,6 +39,9 @@ interface KernelSpec {
   readonly operands: Readonly<Record<string, Role>>;
   readonly numbers: readonly string[];
 }
+
+/** The block of a stored matrix that shares a scale; left out where there is no scale. */
+const SCALE_BLOCK = ["scaleRows?", "scaleCols?"] as const;
 
 export const KERNELS = {
   /** y[i] = value, for n elements. */
@@ -61,8 +75,12 @@ export const KERNELS = {
    */
   randomNormal: { op: 8, operands: { y: "out" }, numbers: ["n", "std", "keyLo", "keyHi"] },
 
-  /** y[n, :] = table[ids[n], :]; table [V, D] f32 or bf16. */
-  embedding: { op: 10, operands: { ids: "in", table: "in", y: "out" }, numbers: ["n", "d", "vocab"] },
+  /** y[n, :] = table[ids[n], :]; table [V, D] of any stored type. */
+  embedding: {
+    op: 10,
+    operands: { ids: "in", table: "in", y: "out", scale: "in?" },
+    numbers: ["n", "d", "vocab", ...SCALE_BLOCK],
+  },
 
   /** dTable[ids[n], :] (+)= dy[n, :] in order of n; without accumulate the whole table is zeroed first. */
   embeddingBackward: {
@@ -88,11 +106,11 @@ export const KERNELS = {
   /**
    * For each of `batch` matrices: C[m, n] (+)= opA(A) · opB(B), opA(A) is m × k and opB(B) is k × n.
    * transA: A is stored [k, m]; transB: B is stored [n, k]. lda/ldb/ldc are row strides as stored; strideA/B/C step from
-   * one matrix of the batch to the next. A and B may each be f32 or bf16; C is f32.
+   * one matrix of the batch to the next. A may be f32 or bf16, B of any stored type; C is f32.
    */
   matmul: {
     op: 20,
-    operands: { a: "in", b: "in", c: "out" },
+    operands: { a: "in", b: "in", c: "out", bScale: "in?" },
     numbers: [
       "m",
       "n",
@@ -108,18 +126,32 @@ export const KERNELS = {
       "strideC",
       "accumulate",
       "compute",
+      ...SCALE_BLOCK,
     ],
   },
 
   /**
    * y[r, :] (+)= W[e] · x[row(r), :] for the rows r in [offsets[e], offsets[e+1]) of each expert e.
    * W is [E, outDim, inDim]; y is [rows, outDim]. With transW, y[r, :] = W[e]ᵀ · x[row(r), :] where x has outDim columns
-   * and y has inDim. row(r) = rowIndex[r] when given (x then has xRows rows), else r.
+   * and y has inDim. row(r) = rowIndex[r] when given (x then has xRows rows), else r. An expert without rows is not read.
+   * list 1: w holds E handles as float64 numbers, each of a matrix [outDim, inDim] of w's type at the start of its
+   * buffer; wScale then holds the handles of their scales, likewise.
    */
   groupedMatmul: {
     op: 21,
-    operands: { x: "in", w: "in", offsets: "in", rowIndex: "in?", y: "out" },
-    numbers: ["experts", "rows", "xRows", "outDim", "inDim", "transW", "accumulate", "compute"],
+    operands: { x: "in", w: "in", offsets: "in", rowIndex: "in?", y: "out", wScale: "in?" },
+    numbers: [
+      "experts",
+      "rows",
+      "xRows",
+      "outDim",
+      "inDim",
+      "transW",
+      "accumulate",
+      "compute",
+      ...SCALE_BLOCK,
+      "list?",
+    ],
   },
 
   /**
@@ -372,10 +404,15 @@ export type KernelOperands<K extends KernelName> = {
   [O in Exclude<keyof OperandsOf<K>, OptionalOperand<K>>]: Operand;
 } & { [O in OptionalOperand<K>]?: Operand | undefined };
 
-export type KernelNumbers<K extends KernelName> = Record<(typeof KERNELS)[K]["numbers"][number], number>;
+type NumbersOf<K extends KernelName> = (typeof KERNELS)[K]["numbers"][number];
+type OptionalNumber<N extends string> = N extends `${infer Name}?` ? Name : never;
+
+export type KernelNumbers<K extends KernelName> = Readonly<Record<Exclude<NumbersOf<K>, `${string}?`>, number>> & {
+  readonly [N in OptionalNumber<NumbersOf<K>>]?: number;
+};
 
 export interface MemoryStats {
-  /** Bytes of live buffers. */
+  /** Bytes of live buffers, windows of mapped files left out. */
   readonly liveBytes: number;
   /** Largest `liveBytes` since the last reset. */
   readonly peakBytes: number;
@@ -395,6 +432,12 @@ export interface Backend {
   /** @throws MemoryError when the bytes cannot be had. */
   alloc(byteLength: number): Handle;
   free(handle: Handle): void;
+  /**
+   * A buffer over a window of a file, private and read only; windows of one file share one mapping. The file must not
+   * change while it is mapped. Absent where there are no files: what is stored is then copied into a buffer.
+   * @throws FormatError when the file ends before the window does, IoError when it cannot be opened or mapped.
+   */
+  mapFile?(path: string, byteOffset: number, byteLength: number): Handle;
   /** Copies in at most 64 MiB. @throws InternalError when the handle is dead or the range out of bounds. */
   write(handle: Handle, byteOffset: number, data: Uint8Array): void;
   /** A copy at the start of a buffer of its own. */

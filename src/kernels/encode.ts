@@ -15,10 +15,8 @@ interface Layout {
 export const LAYOUTS: Readonly<Record<KernelName, Layout>> = Object.fromEntries(
   Object.entries(KERNELS).map(([name, spec]) => {
     const operands = Object.keys(spec.operands);
-    return [
-      name,
-      { op: spec.op, operands, numbers: spec.numbers, words: 2 + 3 * operands.length + spec.numbers.length },
-    ];
+    const numbers = spec.numbers.map((number) => number.replace("?", ""));
+    return [name, { op: spec.op, operands, numbers, words: 2 + 3 * operands.length + numbers.length }];
   }),
 ) as unknown as Record<KernelName, Layout>;
 
@@ -46,7 +44,7 @@ export function encodeCall<K extends KernelName>(
     }
     at += 3;
   }
-  for (const key of layout.numbers) words[at++] = (numbers as Record<string, number>)[key]!;
+  for (const key of layout.numbers) words[at++] = (numbers as Record<string, number>)[key] ?? 0;
   return words;
 }
 

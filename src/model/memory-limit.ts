@@ -1,16 +1,34 @@
-/** Whether weights fit into the memory of this machine. */
+/** Whether a model, and what is asked of it, fit into the memory of this machine. */
 
 import { MemoryError } from "../core/errors.ts";
 
+export interface MemoryBudget {
+  /** The model, for the error. */
+  readonly place: string;
+  /** Bytes that weights, cache and activations may take together. */
+  readonly limit: number;
+}
+
 /**
  * Refuses weights before any memory is taken for them.
- * @param place - the model, for the error.
- * @param bytes - of the weights in memory.
  * @throws MemoryError with both numbers when they are above the limit.
  */
-export function checkMemory(place: string, bytes: number, limit: number): void {
-  if (bytes <= limit) return;
+export function checkWeights({ place, limit }: MemoryBudget, weights: number): void {
+  if (weights <= limit) return;
   const cure =
-    "in memory bf16 and quantised matrices take 2 bytes a weight, all others 4; free some, take a smaller model, or raise the limit";
-  throw new MemoryError(place, bytes, limit, cure);
+    "weights take what they have in the file; free some memory, take a smaller model or type, or raise or leave out --memory-limit where it is given";
+  throw new MemoryError(place, weights, limit, cure);
+}
+
+/**
+ * Refuses a request before any memory is taken for it.
+ * @param request - bytes of its cache and activations.
+ * @param what - the request, for the error: `a text of 300 tokens`.
+ * @throws MemoryError with both numbers when they and the weights are above the limit.
+ */
+export function checkRequest({ place, limit }: MemoryBudget, weights: number, request: number, what: string): void {
+  if (weights + request <= limit) return;
+  const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const cure = `${mib(weights)} are weights, ${mib(request)} cache and activations; ask for less, free some memory, or raise or leave out --memory-limit where it is given`;
+  throw new MemoryError(`${place} with ${what}`, weights + request, limit, cure);
 }

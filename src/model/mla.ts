@@ -10,7 +10,8 @@
 import type { ModelConfig } from "../config/index.ts";
 import { attention, rmsNorm, rope, split, type Parameter, type Scope, type Tensor } from "../tensor/index.ts";
 import type { Attention, CacheSlots, LayerCache, Sequences } from "./attention.ts";
-import type { Linear, PerHeadLinear } from "./linear.ts";
+import type { Linear } from "./linear.ts";
+import type { PerHeadLinear } from "./per-head.ts";
 
 /** The norms on the latents use 1e-6 in every release, whatever rmsNormEps says. */
 const LATENT_NORM_EPS = 1e-6;

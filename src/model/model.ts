@@ -1,11 +1,12 @@
 /**
  * The DeepSeek decoder: embedding, layers, final norm, head, and the multi-token prediction modules behind them.
- * It runs exactly the parameters of the blueprint.
+ * It runs exactly the weights of the blueprint.
  *
  * **Source:** DeepSeek-V3 report 2.1–2.2; deepseek-ai/DeepSeek-V3 inference/model.py, Transformer.
  */
 
 import type { ModelConfig } from "../config/index.ts";
+import { invariant } from "../core/errors.ts";
 import {
   concat,
   embedding,
@@ -15,14 +16,17 @@ import {
   type Parameter,
   type Scope,
   type Tensor,
+  type Weight,
 } from "../tensor/index.ts";
 import type { Attention, CacheSlots, LayerCache, Sequences } from "./attention.ts";
 import { moe, swiglu, type FeedForward, type RoutingSink } from "./ffn.ts";
 import { Gqa } from "./gqa.ts";
 import { decoderLayer, type CacheUse, type LayerWeights } from "./layer.ts";
-import { denseExperts, denseLinear, densePerHead } from "./linear.ts";
+import { weightExperts, weightLinear } from "./linear.ts";
 import { Mla } from "./mla.ts";
-import type { ParameterSet } from "./parameters.ts";
+import type { ModelWeights } from "./model-weights.ts";
+import { ParameterSet } from "./parameters.ts";
+import { perHead } from "./per-head.ts";
 
 /** Tokens to learn from. All i32; a negative target is not counted. */
 export interface TrainingBatch extends Sequences {
@@ -49,7 +53,7 @@ export interface Losses {
 interface MtpModule {
   readonly embeddingNorm: Parameter;
   readonly hiddenNorm: Parameter;
-  readonly projection: Parameter;
+  readonly projection: Weight;
   readonly layer: LayerWeights;
   readonly headNorm: Parameter;
 }
@@ -58,22 +62,28 @@ const NO_ROUTING: RoutingSink = { balance: null };
 
 export class DeepSeekModel {
   readonly config: ModelConfig;
-  readonly parameters: ParameterSet;
+  readonly weights: ModelWeights;
   readonly #layers: readonly LayerWeights[];
   readonly #mtp: readonly MtpModule[];
-  readonly #embed: Parameter;
+  readonly #embed: Weight;
   readonly #norm: Parameter;
-  readonly #head: Parameter;
+  readonly #head: Weight;
 
-  constructor(config: ModelConfig, parameters: ParameterSet) {
+  constructor(config: ModelConfig, weights: ModelWeights) {
     this.config = config;
-    this.parameters = parameters;
-    this.#embed = parameters.get("embed");
-    this.#norm = parameters.get("norm");
-    this.#head = config.tieEmbeddings ? this.#embed : parameters.get("head");
+    this.weights = weights;
+    this.#embed = weights.matrix("embed");
+    this.#norm = weights.vector("norm");
+    this.#head = config.tieEmbeddings ? this.#embed : weights.matrix("head");
     const { nLayers, nMtpLayers } = config;
-    this.#layers = range(nLayers).map((i) => layerWeights(config, parameters, i));
-    this.#mtp = range(nMtpLayers).map((k) => mtpModule(config, parameters, nLayers + k));
+    this.#layers = range(nLayers).map((i) => layerWeights(config, weights, i));
+    this.#mtp = range(nMtpLayers).map((k) => mtpModule(config, weights, nLayers + k));
+  }
+
+  /** The weights of a model that is trained. */
+  get parameters(): ParameterSet {
+    invariant(this.weights instanceof ParameterSet, "a model that is trained is made of parameters");
+    return this.weights;
   }
 
   /** Number of mixtures, those of the prediction modules included. */
@@ -188,12 +198,12 @@ function range(count: number): number[] {
   return Array.from({ length: count }, (_, i) => i);
 }
 
-function layerWeights(config: ModelConfig, parameters: ParameterSet, layer: number): LayerWeights {
-  const at = (name: string): Parameter => parameters.get(`layers.${layer}.${name}`);
+function layerWeights(config: ModelConfig, weights: ModelWeights, layer: number): LayerWeights {
+  const at = weightsAt(weights, layer);
   return {
-    attnNorm: at("attn_norm"),
+    attnNorm: at.vector("attn_norm"),
     attn: attention(config, at),
-    ffnNorm: at("ffn_norm"),
+    ffnNorm: at.vector("ffn_norm"),
     ffn: isDense(config, layer) ? dense(at, "ffn") : mixture(config, at, layer - config.nDenseLayers),
     normEps: config.rmsNormEps,
   };
@@ -203,16 +213,27 @@ function isDense({ nDenseLayers, nRoutedExperts }: ModelConfig, layer: number): 
   return layer < nDenseLayers || nRoutedExperts === 0;
 }
 
-type Lookup = (name: string) => Parameter;
+/** The weights of one layer. */
+type AtLayer = Omit<ModelWeights, "bytes">;
 
-function attention(config: ModelConfig, at: Lookup): Attention {
+function weightsAt(weights: ModelWeights, layer: number): AtLayer {
+  const nameOf = (name: string): string => `layers.${layer}.${name}`;
+  return {
+    vector: (name) => weights.vector(nameOf(name)),
+    matrix: (name) => weights.matrix(nameOf(name)),
+    heads: (name) => weights.heads(nameOf(name)),
+  };
+}
+
+function attention(config: ModelConfig, at: AtLayer): Attention {
   if (config.attention === "mla") return new Mla(config, mlaWeights(config, at));
-  const matrix = (name: string) => denseLinear(at(`attn.${name}`));
+  const matrix = (name: string) => weightLinear(at.matrix(`attn.${name}`));
   return new Gqa(config, { wq: matrix("wq"), wk: matrix("wk"), wv: matrix("wv"), wo: matrix("wo") });
 }
 
-function mlaWeights(config: ModelConfig, at: Lookup): ConstructorParameters<typeof Mla>[1] {
+function mlaWeights(config: ModelConfig, at: AtLayer): ConstructorParameters<typeof Mla>[1] {
   const compressed = config.qLoraRank > 0;
+  const matrix = (name: string) => weightLinear(at.matrix(`attn.${name}`));
   const {
     nHeads: heads,
     qkNopeHeadDim: nopeDim,
@@ -221,42 +242,43 @@ function mlaWeights(config: ModelConfig, at: Lookup): ConstructorParameters<type
     kvLoraRank: latentDim,
   } = config;
   return {
-    wq: compressed ? null : denseLinear(at("attn.wq")),
-    wqA: compressed ? denseLinear(at("attn.wq_a")) : null,
-    qNorm: compressed ? at("attn.q_norm") : null,
-    wqB: compressed ? denseLinear(at("attn.wq_b")) : null,
-    wkvA: denseLinear(at("attn.wkv_a")),
-    kvNorm: at("attn.kv_norm"),
-    wkvB: densePerHead(at("attn.wkv_b"), { heads, nopeDim, ropeDim, valueDim, latentDim }),
-    wo: denseLinear(at("attn.wo")),
+    wq: compressed ? null : matrix("wq"),
+    wqA: compressed ? matrix("wq_a") : null,
+    qNorm: compressed ? at.vector("attn.q_norm") : null,
+    wqB: compressed ? matrix("wq_b") : null,
+    wkvA: matrix("wkv_a"),
+    kvNorm: at.vector("attn.kv_norm"),
+    wkvB: perHead(at.heads("attn.wkv_b"), { heads, nopeDim, ropeDim, valueDim, latentDim }),
+    wo: matrix("wo"),
   };
 }
 
-function dense(at: Lookup, prefix: string): FeedForward {
-  const matrix = (name: string) => denseLinear(at(`${prefix}.${name}`));
+function dense(at: AtLayer, prefix: string): FeedForward {
+  const matrix = (name: string) => weightLinear(at.matrix(`${prefix}.${name}`));
   return swiglu({ w1: matrix("w1"), w2: matrix("w2"), w3: matrix("w3") });
 }
 
-function mixture(config: ModelConfig, at: Lookup, number: number): FeedForward {
+function mixture(config: ModelConfig, at: AtLayer, number: number): FeedForward {
+  const matrix = (name: string) => at.matrix(`ffn.experts.${name}`);
   return moe(
     config,
     {
-      gate: denseLinear(at("ffn.gate"), "f32"),
-      bias: config.topkMethod === "noaux_tc" ? at("ffn.gate.bias") : null,
-      experts: denseExperts(at("ffn.experts.w1"), at("ffn.experts.w3"), at("ffn.experts.w2")),
+      gate: weightLinear(at.matrix("ffn.gate"), "f32"),
+      bias: config.topkMethod === "noaux_tc" ? at.vector("ffn.gate.bias") : null,
+      experts: weightExperts(matrix("w1"), matrix("w3"), matrix("w2")),
       shared: config.nSharedExperts > 0 ? dense(at, "ffn.shared_experts") : null,
     },
     number,
   );
 }
 
-function mtpModule(config: ModelConfig, parameters: ParameterSet, layer: number): MtpModule {
-  const at = (name: string): Parameter => parameters.get(`layers.${layer}.${name}`);
+function mtpModule(config: ModelConfig, weights: ModelWeights, layer: number): MtpModule {
+  const at = weightsAt(weights, layer);
   return {
-    embeddingNorm: at("enorm"),
-    hiddenNorm: at("hnorm"),
-    projection: at("eh_proj"),
-    layer: layerWeights(config, parameters, layer),
-    headNorm: at("shared_head.norm"),
+    embeddingNorm: at.vector("enorm"),
+    hiddenNorm: at.vector("hnorm"),
+    projection: at.matrix("eh_proj"),
+    layer: layerWeights(config, weights, layer),
+    headNorm: at.vector("shared_head.norm"),
   };
 }

@@ -1,20 +1,26 @@
 /** Models on the local disk: folders and GGUF files. */
 
 import { join } from "node:path";
-import { blueprint, countElements, type ParameterSpec } from "../blueprint/index.ts";
-import { openModel } from "../blueprint/node.ts";
-import { fromHfConfig, fromJson, modelSettings, resolveConfig, type ResolvedConfig } from "../config/index.ts";
-import { bytesOf, type DType } from "../core/dtype.ts";
+import { blueprint } from "../blueprint/index.ts";
+import { openModel, refusePickles } from "../blueprint/node.ts";
+import {
+  fromHfConfig,
+  fromHfGeneration,
+  fromJson,
+  modelSettings,
+  resolveConfig,
+  type ResolvedConfig,
+} from "../config/index.ts";
 import { FormatError, IoError } from "../core/errors.ts";
 import { readText } from "../formats/index.ts";
-import { nodeFiles, openSafetensors } from "../formats/node.ts";
+import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
 import { availableBytes } from "../kernels/node.ts";
 import type { Scope } from "../tensor/index.ts";
-import { openGgufWeights } from "./gguf-weights.ts";
-import { checkMemory } from "./memory-limit.ts";
-import { allocateParameters, type ParameterSet } from "./parameters.ts";
-import { narrowParameters, type WeightFile } from "./weight-file.ts";
-import { loadWeights, locateWeights } from "./weights.ts";
+import { checkWeights } from "./memory-limit.ts";
+import type { ModelWeights } from "./model-weights.ts";
+import { folderPlaces, ggufPlaces } from "./places.ts";
+import { checkRunnable } from "./runnable.ts";
+import { mapWeights, storedBytes } from "./stored-weights.ts";
 
 /** The name of the file in a run folder that names the newest checkpoint. */
 export const LATEST = "latest";
@@ -25,7 +31,7 @@ function isGguf(path: string): boolean {
 
 /**
  * A run folder means its newest checkpoint; any other folder and a .gguf file mean themselves.
- * @throws IoError when it is none of them, FormatError when `latest` names no checkpoint.
+ * @throws IoError when it is none of them, UnsupportedError when its weights are pickles, FormatError when `latest` names no checkpoint.
  */
 export async function resolveModelFolder(path: string): Promise<string> {
   if (isGguf(path) && (await nodeFiles.isFile(path))) return path;
@@ -37,6 +43,7 @@ export async function resolveModelFolder(path: string): Promise<string> {
     const cure = "write into it the name of a checkpoint that is there";
     throw new FormatError(latest, "must name a checkpoint beside it", { got: name, cure });
   }
+  await refusePickles(path);
   if (await isModel(path)) return path;
   throw new IoError(path, "must be a run folder, a model folder with config.json or a .gguf file", {
     cure: "train one with fathom train, or check the path",
@@ -49,60 +56,47 @@ export async function resolveModelFolder(path: string): Promise<string> {
  */
 export async function readModelConfig(path: string): Promise<ResolvedConfig> {
   if (isGguf(path)) {
-    return resolveConfig({ model: modelSettings((await openModel(path)).model) });
+    const { model } = await openModel(path);
+    // Files of models with plain heads hold queries and keys as that rotation needs them; the others have no other one.
+    return resolveConfig({ model: modelSettings({ ...model, ropeInterleave: true }) });
   }
   const own = join(path, "fathom.json");
   if (await nodeFiles.isFile(own)) return fromJson(await readText(nodeFiles, own), own);
   const hf = join(path, "config.json");
-  return resolveConfig({ model: fromHfConfig(await readText(nodeFiles, hf), hf) });
+  const model = fromHfConfig(await readText(nodeFiles, hf), hf);
+  return resolveConfig({ model, generation: await readGeneration(path) });
+}
+
+/** What a folder's generation_config.json asks for, if there is one. */
+async function readGeneration(folder: string): Promise<ReturnType<typeof fromHfGeneration>> {
+  const file = join(folder, "generation_config.json");
+  return (await nodeFiles.isFile(file)) ? fromHfGeneration(await readText(nodeFiles, file), file) : {};
 }
 
 /**
- * Allocates what generation needs of a model, which is all but its MTP layers, in `scope` and fills it from a folder or a
- * .gguf file. Matrices that a folder holds in bf16, and those that a .gguf file holds in bf16 or quantised, are bf16.
+ * What generation needs of a model, which is all but its MTP layers, in the type in which a folder or a .gguf file holds
+ * it: mapped where the backend can map files, else copied. The files must not change while `scope` lives.
  *
  * @param config - of `readModelConfig`.
  * @param memoryLimit - bytes that the weights may take; by default what is available.
- * @throws MemoryError before anything is allocated when the weights need more.
+ * @throws MemoryError before anything is allocated when the weights need more; FormatError when they are not the model's;
+ * UnsupportedError for a model that does not run here, or a type that does not load.
  */
-export async function loadParameters(
+export async function openWeights(
   scope: Scope,
   path: string,
   config: ResolvedConfig["model"],
   memoryLimit = availableBytes(),
-): Promise<ParameterSet> {
-  const weights = isGguf(path) ? await openGgufWeights(path, config) : await openFolderWeights(path, config);
+): Promise<ModelWeights> {
+  checkRunnable(config);
+  const main = { ...config, nMtpLayers: 0 };
+  const open = isGguf(path) ? await openGguf(path) : await openSafetensors(path);
   try {
-    const main = { ...config, nMtpLayers: 0 };
-    const dtypeOf = ({ name }: ParameterSpec): DType => (weights.narrow.has(name) ? "bf16" : scope.dtype);
-    const sizes = blueprint(main).parameters.map((spec) => bytesOf(dtypeOf(spec), countElements(spec.shape)));
-    checkMemory(
-      path,
-      sizes.reduce((sum, bytes) => sum + bytes, 0),
-      memoryLimit,
-    );
-    const parameters = allocateParameters(scope, main, dtypeOf);
-    await weights.fill(parameters);
-    return parameters;
+    const used = new Set(blueprint(main).parameters.map(({ name }) => name));
+    const places = isGguf(path) ? ggufPlaces(main, open) : folderPlaces(config, open, path, (name) => used.has(name));
+    checkWeights({ place: path, limit: memoryLimit }, storedBytes(places, open));
+    return await mapWeights(scope, open, places);
   } finally {
-    await weights.close();
-  }
-}
-
-async function openFolderWeights(folder: string, config: ResolvedConfig["model"]): Promise<WeightFile> {
-  const reader = await openSafetensors(folder);
-  try {
-    const located = locateWeights(config, reader, folder).map(({ entry: { parameter, shape }, part }) => {
-      const isBf16 = part !== undefined && reader.tensors.get(part.name)!.dtype === "BF16";
-      return { parameter, isNarrow: shape.length > 1 && isBf16 };
-    });
-    return {
-      narrow: narrowParameters(located),
-      fill: (parameters) => loadWeights(config, parameters, reader, folder),
-      close: () => reader.close(),
-    };
-  } catch (error) {
-    await reader.close();
-    throw error;
+    await open.close();
   }
 }

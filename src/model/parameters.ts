@@ -2,13 +2,13 @@
 
 import { blueprint, type ParameterSpec } from "../blueprint/index.ts";
 import type { ModelConfig } from "../config/index.ts";
-import type { DType } from "../core/dtype.ts";
 import { InternalError } from "../core/errors.ts";
 import { streamKey } from "../core/rng.ts";
 import { Parameter, type Scope } from "../tensor/index.ts";
+import type { ModelWeights } from "./model-weights.ts";
 import { checkRunnable } from "./runnable.ts";
 
-export class ParameterSet implements Iterable<Parameter> {
+export class ParameterSet implements ModelWeights, Iterable<Parameter> {
   readonly #byName: ReadonlyMap<string, Parameter>;
   readonly specs: ReadonlyMap<string, ParameterSpec>;
 
@@ -35,22 +35,30 @@ export class ParameterSet implements Iterable<Parameter> {
   get trainable(): Parameter[] {
     return [...this].filter((parameter) => parameter.trainable);
   }
+
+  get bytes(): number {
+    return [...this].reduce((sum, { value }) => sum + value.bytes, 0);
+  }
+
+  vector(name: string): Parameter {
+    return this.get(name);
+  }
+
+  matrix(name: string): Parameter {
+    return this.get(name);
+  }
+
+  heads(name: string): Parameter {
+    return this.get(name);
+  }
 }
 
-/**
- * Allocates every parameter of the blueprint in `scope`, with undefined content.
- *
- * @param dtypeOf the type of a parameter, by default the scope's. Only matrices can be bf16.
- */
-export function allocateParameters(
-  scope: Scope,
-  config: ModelConfig,
-  dtypeOf: (spec: ParameterSpec) => DType = () => scope.dtype,
-): ParameterSet {
+/** Allocates every parameter of the blueprint in `scope`, in its dtype and with undefined content. */
+export function allocateParameters(scope: Scope, config: ModelConfig): ParameterSet {
   checkRunnable(config);
   const specs = blueprint(config).parameters;
   const parameters = specs.map(
-    (spec) => new Parameter(spec.name, scope.empty(spec.shape, dtypeOf(spec), spec.name), spec.kind === "trainable"),
+    (spec) => new Parameter(spec.name, scope.empty(spec.shape, scope.dtype, spec.name), spec.kind === "trainable"),
   );
   return new ParameterSet(parameters, specs);
 }

@@ -1,24 +1,20 @@
-/** Values of checkpoint tensors of every plain type, of fp8 blocks and of GGUF's blocks, decoded in windows into tensors of ours. */
+/** Values of checkpoint tensors of every plain type and of types with scales, decoded in windows. */
 
-import { bytesOf, toBf16Bits } from "../core/dtype.ts";
-import { FormatError, invariant, UnsupportedError } from "../core/errors.ts";
-import { f16Table } from "../core/float-formats.ts";
-import { decodeFp8Rows, FP8_BLOCK } from "../core/fp8-blocks.ts";
-import { decodeBlocks, isBlockType } from "../core/index.ts";
-import { ggufBytes, type OpenTensors, type StoredTensor, type TensorReader } from "../formats/index.ts";
-import type { Tensor } from "../tensor/index.ts";
+import { bytesOf, toBf16Bits, type DType } from "../core/dtype.ts";
+import { UnsupportedError } from "../core/errors.ts";
+import { e4m3Table, f16Table } from "../core/float-formats.ts";
+import type { OpenTensors, SafetensorsDType, StoredTensor } from "../formats/index.ts";
+import { sizeOf, type Tensor } from "../tensor/index.ts";
+import type { StoredPart } from "./places.ts";
+import { isScaled, scaleOf, type ScalePart } from "./stored-scale.ts";
+
+type Open = OpenTensors<StoredTensor>;
 
 /** Bytes that are in JavaScript memory at a time. */
-const WINDOW_BYTES = 16 * 2 ** 20;
+export const WINDOW_BYTES = 16 * 2 ** 20;
+const WINDOW_VALUES = WINDOW_BYTES / 4;
 
-/** Part of a stored tensor: what fills one tensor of ours. */
-export interface StoredPart {
-  readonly name: string;
-  /** First element. */
-  readonly at: number;
-}
-
-/** What each type that loads makes of its bytes. */
+/** What each plain type makes of its bytes. */
 const DECODERS: Readonly<Record<string, { bytes: number; decode: (bytes: Uint8Array) => Float32Array }>> = {
   F32: { bytes: 4, decode: (bytes) => new Float32Array(aligned(bytes)) },
   F16: {
@@ -37,106 +33,95 @@ const DECODERS: Readonly<Record<string, { bytes: number; decode: (bytes: Uint8Ar
   },
 };
 
-const FP8 = "F8_E4M3";
-
 function aligned(bytes: Uint8Array): ArrayBuffer {
   return bytes.slice().buffer;
 }
 
-/** The name of the tensor that holds the scales of an fp8 one. */
-export function scaleNameOf(weight: string): string {
-  return `${weight}_scale_inv`;
-}
+/** What safetensors calls the types whose values it holds as they are. */
+export const PLAIN_TYPES: Readonly<Partial<Record<DType, SafetensorsDType>>> = {
+  f32: "F32",
+  f64: "F64",
+  bf16: "BF16",
+  i32: "I32",
+};
 
-/** Whether its values can be read as they are, without conversion. */
-function isStoredAs(dtype: string, target: Tensor["dtype"]): boolean {
-  return ({ f32: "F32", bf16: "BF16", f64: "F64", i32: "I32" } as const)[target] === dtype;
-}
-
-/** Fills a tensor from bytes of the same type. */
-export async function readRaw(reader: OpenTensors<StoredTensor>, part: StoredPart, into: Tensor): Promise<void> {
-  const from = bytesOf(into.dtype, part.at);
-  for (let at = 0; at < into.bytes; at += WINDOW_BYTES) {
-    into.writeBytes(await reader.read(part.name, from + at, Math.min(WINDOW_BYTES, into.bytes - at)), at);
+/** Fills a tensor with the bytes of part of a stored one; the types are the same. */
+export async function readRaw(open: Open, { name, at }: Pick<StoredPart, "name" | "at">, into: Tensor): Promise<void> {
+  const from = bytesOf(into.dtype, at);
+  for (let done = 0; done < into.bytes; done += WINDOW_BYTES) {
+    into.writeBytes(await open.read(name, from + done, Math.min(WINDOW_BYTES, into.bytes - done)), done);
   }
 }
 
 /**
  * Fills a tensor of f32, f64 or bf16 from part of a stored one.
  *
- * @throws UnsupportedError for a type that does not load, FormatError when the scales of fp8 blocks are not there.
+ * @throws UnsupportedError for a type that is not decoded, FormatError when scales are not there.
  */
-export async function readValues(reader: TensorReader, part: StoredPart, into: Tensor): Promise<void> {
-  const { dtype, file } = reader.tensors.get(part.name)!;
-  if (isStoredAs(dtype, into.dtype)) return readRaw(reader, part, into);
-  if (dtype === FP8) return readFp8(reader, part, into);
-  const decoder = DECODERS[dtype];
-  if (decoder === undefined) {
-    const known = [...Object.keys(DECODERS), FP8];
-    throw new UnsupportedError(`${file} ${part.name}`, "must be stored in a type that loads", dtype, known);
-  }
-  const step = WINDOW_BYTES / 4;
-  for (let at = 0; at < into.size; at += step) {
-    const count = Math.min(step, into.size - at);
-    const bytes = await reader.read(part.name, (part.at + at) * decoder.bytes, count * decoder.bytes);
-    storeValues(into, decoder.decode(bytes), at);
+export async function readValues(open: Open, part: StoredPart, into: Tensor): Promise<void> {
+  const { dtype } = part.tensor;
+  if (PLAIN_TYPES[into.dtype] === dtype) return readRaw(open, part, into);
+  if (isScaled(dtype)) return readScaled(open, part, into);
+  for (let at = 0; at < into.size; at += WINDOW_VALUES) {
+    const values = await readPlain(open, part, at, Math.min(WINDOW_VALUES, into.size - at));
+    storeValues(into, values, at);
   }
 }
 
+async function readPlain(open: Open, part: StoredPart, from: number, count: number): Promise<Float32Array> {
+  const { name, tensor, at } = part;
+  const decoder = DECODERS[tensor.dtype];
+  if (decoder === undefined) {
+    const rule = "must be stored in a type that is decoded";
+    throw new UnsupportedError(`${tensor.file} ${name}`, rule, tensor.dtype, Object.keys(DECODERS));
+  }
+  return decoder.decode(await open.read(name, (at + from) * decoder.bytes, count * decoder.bytes));
+}
+
 /** Writes values into a tensor of f32, f64 or bf16, rounded to nearest. */
-export function storeValues(into: Tensor, values: Float32Array, at: number): void {
+function storeValues(into: Tensor, values: Float32Array, at: number): void {
   if (into.dtype === "bf16") into.write(Uint16Array.from(values, toBf16Bits), at);
   else into.write(into.dtype === "f64" ? Float64Array.from(values) : values, at);
 }
 
-/** Fills a tensor of f32, f64 or bf16 from a whole one that is plain or in blocks of GGUF. */
-export async function readBlocks(reader: OpenTensors<StoredTensor>, name: string, into: Tensor): Promise<void> {
-  if (isStoredAs(reader.tensors.get(name)!.dtype, into.dtype)) return readRaw(reader, { name, at: 0 }, into);
-  const step = WINDOW_BYTES / 4;
-  for (let at = 0; at < into.size; at += step) {
-    storeValues(into, await readElements(reader, name, at, Math.min(step, into.size - at)), at);
+async function readScaled(open: Open, part: StoredPart, into: Tensor): Promise<void> {
+  const scale = scaleOf(part, open.tensors);
+  const scales = await readVector(open, scale.part);
+  const table = part.tensor.dtype === "I8" ? signedBytes() : e4m3Table();
+  const { columns, rows } = into;
+  const step = Math.max(1, Math.floor(WINDOW_VALUES / columns));
+  for (let row = 0; row < rows; row += step) {
+    const bytes = await open.read(part.name, part.at + row * columns, Math.min(step, rows - row) * columns);
+    storeValues(into, scaledRows(bytes, table, { scale, scales, columns, firstRow: row }), row * columns);
   }
 }
 
-/** `count` values from element `at` on; both are whole blocks. */
-export async function readElements(
-  reader: OpenTensors<StoredTensor>,
-  name: string,
-  at: number,
-  count: number,
-): Promise<Float32Array> {
-  const { dtype } = reader.tensors.get(name)!;
-  invariant(isBlockType(dtype), `${name} is plain or in blocks`);
-  const bytes = await reader.read(name, ggufBytes(dtype, [at]), ggufBytes(dtype, [count]));
-  const decoder = DECODERS[dtype];
-  if (decoder !== undefined) return decoder.decode(bytes);
-  const out = new Float32Array(count);
-  decodeBlocks(dtype, bytes, out);
+interface RowScales {
+  readonly scale: ScalePart;
+  readonly scales: Float32Array;
+  readonly columns: number;
+  readonly firstRow: number;
+}
+
+function scaledRows(bytes: Uint8Array, table: Float32Array, { scale, scales, columns, firstRow }: RowScales) {
+  const out = new Float32Array(bytes.length);
+  const perRow = scale.part.shape[1]!;
+  for (let row = 0; row * columns < bytes.length; row++) {
+    const own = Math.floor((scale.skip + firstRow + row) / scale.rows) * perRow;
+    for (let block = 0; block < perRow; block++) {
+      const factor = scales[own + block]!;
+      const end = row * columns + Math.min(columns, (block + 1) * scale.columns);
+      for (let i = row * columns + block * scale.columns; i < end; i++) out[i] = table[bytes[i]!]! * factor;
+    }
+  }
   return out;
 }
 
-async function readFp8(reader: TensorReader, part: StoredPart, into: Tensor): Promise<void> {
-  const scales = await readScales(reader, part.name);
-  const { columns, rows } = into;
-  const step = Math.max(1, Math.floor(WINDOW_BYTES / 4 / columns));
-  for (let row = 0; row < rows; row += step) {
-    const count = Math.min(step, rows - row) * columns;
-    const out = new Float32Array(count);
-    decodeFp8Rows(await reader.read(part.name, part.at + row * columns, count), scales, columns, row, out);
-    storeValues(into, out, row * columns);
-  }
+function signedBytes(): Float32Array {
+  return Float32Array.from({ length: 256 }, (_, byte) => (byte < 128 ? byte : byte - 256));
 }
 
-/** Of a matrix with a scale for each square block. */
-async function readScales(reader: TensorReader, weight: string): Promise<Float32Array> {
-  const { shape, file } = reader.tensors.get(weight)!;
-  const name = scaleNameOf(weight);
-  const found = reader.tensors.get(name);
-  const expected = shape.map((n) => Math.ceil(n / FP8_BLOCK));
-  if (found === undefined || found.dtype !== "F32" || found.shape.join() !== expected.join()) {
-    const got = found === undefined ? "none" : `${found.dtype} [${found.shape.join(", ")}]`;
-    const cure = "fp8 weights have one f32 scale for each block of 128 × 128";
-    throw new FormatError(file, `must hold ${name} as F32 [${expected.join(", ")}]`, { got, cure });
-  }
-  return new Float32Array(aligned(await reader.read(name)));
+/** The values of a small tensor of a plain type. */
+export function readVector(open: Open, part: StoredPart): Promise<Float32Array> {
+  return readPlain(open, part, 0, sizeOf(part.shape));
 }

@@ -10,12 +10,13 @@ import { hfConfigText, resolveConfig, type ConfigInput, type ModelConfig } from 
 import { toBf16Bits } from "../core/dtype.ts";
 import { toF16Bits } from "../core/float-formats.ts";
 import { decodeFp8Rows, encodeFp8Rows } from "../core/fp8-blocks.ts";
+import { decodeInt8Rows, encodeInt8Rows } from "../core/int8-rows.ts";
 import { writeSafetensors, type SafetensorsDType, type TensorSource } from "../formats/index.ts";
-import { nodeFiles } from "../formats/node.ts";
+import { nodeFiles, openSafetensors } from "../formats/node.ts";
 import { createReferenceBackend } from "../kernels/index.ts";
 import { Scope } from "../tensor/index.ts";
-import { allocateParameters } from "./index.ts";
-import { loadParameters } from "./node.ts";
+import { allocateParameters, loadWeights } from "./index.ts";
+import { openWeights } from "./node.ts";
 
 const V3: ConfigInput = { vocab_size: 40, q_lora_rank: 0, moe_inter_dim: 20 };
 const SEED = 4;
@@ -61,6 +62,29 @@ function fp8(name: string, tensor: DrawnTensor): TensorSource[] {
   return [source(name, "F8_E4M3", shape, weight), source(`${name}_scale_inv`, "F32", blocks, bytesOf(scales))];
 }
 
+function decodedFp8(values: Float32Array, columns: number): Float32Array {
+  const { weight, scales } = encodeFp8Rows(values, columns, null);
+  const decoded = new Float32Array(values.length);
+  decodeFp8Rows(weight, scales, columns, 0, decoded);
+  return decoded;
+}
+
+/** Fused experts in fp8, each with blocks of its own. */
+function fusedFp8(name: string, tensor: DrawnTensor): TensorSource[] {
+  const { shape, values } = tensor;
+  if (!name.endsWith("_proj")) return f32(name, tensor);
+  const [experts, rows, columns] = shape as [number, number, number];
+  const each = Array.from({ length: experts }, (_, e) =>
+    encodeFp8Rows(values.subarray(e * rows * columns, (e + 1) * rows * columns), columns, null),
+  );
+  const joined = (parts: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
+  const blocks = [experts, Math.ceil(rows / 128), Math.ceil(columns / 128)];
+  return [
+    source(name, "F8_E4M3", shape, joined(each.map(({ weight }) => weight))),
+    source(`${name}_scale_inv`, "F32", blocks, joined(each.map(({ scales }) => bytesOf(scales)))),
+  ];
+}
+
 /** As transformers 5 holds the experts of a layer: gate_up_proj [E, 2m, d] and down_proj [E, d, m]. */
 function fused(weights: ReadonlyMap<string, DrawnTensor>, experts: number): Map<string, DrawnTensor> {
   const result = new Map<string, DrawnTensor>();
@@ -88,17 +112,23 @@ async function write(config: ModelConfig, weights: ReadonlyMap<string, DrawnTens
   await writeSafetensors(nodeFiles, join(folder, "model.safetensors"), sources);
 }
 
-/** Values by parameter, as generation would have them, in f64. */
+/** Values by parameter, without MTP layers, in f64. */
 async function loaded(config: ModelConfig): Promise<Map<string, number[]>> {
   using scope = Scope.root(createReferenceBackend(), { dtype: "f64" });
-  const parameters = await loadParameters(scope, folder, config);
-  return new Map([...parameters].map(({ name, value }) => [name, Array.from(valuesOfAny(value))]));
+  const parameters = allocateParameters(scope, { ...config, nMtpLayers: 0 });
+  const reader = await openSafetensors(folder);
+  try {
+    await loadWeights(config, parameters, reader, folder);
+  } finally {
+    await reader.close();
+  }
+  return new Map([...parameters].map(({ name, value }) => [name, Array.from(valuesOf(value))]));
 }
 
-function valuesOfAny(tensor: Parameters<typeof valuesOf>[0]): Float64Array {
-  if (tensor.dtype !== "bf16") return valuesOf(tensor);
-  const bits = new Uint16Array(tensor.readBytes().slice().buffer);
-  return Float64Array.from(new Float32Array(Uint32Array.from(bits, (half) => half * 0x10000).buffer));
+/** As generation takes them. */
+async function stored(config: ModelConfig): Promise<void> {
+  using scope = Scope.root(createReferenceBackend());
+  await openWeights(scope, folder, config);
 }
 
 describe("weights load", () => {
@@ -126,13 +156,6 @@ describe("weights load", () => {
     expect(await loaded(config)).toEqual(expected);
   });
 
-  test("from bf16 without widening matrices, while norms and the router's bias are f32", async () => {
-    await write(config, weights, bf16);
-    using scope = Scope.root(createReferenceBackend());
-    const parameters = await loadParameters(scope, folder, config);
-    for (const { name, value } of parameters) expect(value.dtype, name).toBe(value.shape.length > 1 ? "bf16" : "f32");
-  });
-
   test("from fused experts as from separate ones", async () => {
     await write(config, weights);
     const expected = await loaded(config);
@@ -153,6 +176,40 @@ describe("weights load", () => {
     const expected = new Float32Array(150 * 136);
     decodeFp8Rows(weight, scales, 136, 0, expected);
     expect(values.get("layers.0.ffn.w1")).toEqual(Array.from(expected));
+  });
+
+  test("from fp8 blocks that span two fused experts", async () => {
+    const odd = tiny({ n_mtp_layers: 0, moe_inter_dim: 144 });
+    const drawn = drawWeights(odd, SEED);
+    await write(odd, fused(drawn, odd.nRoutedExperts), fusedFp8);
+    const values = await loaded(odd);
+    const gateUp = fused(drawn, odd.nRoutedExperts).get("model.layers.1.mlp.experts.gate_up_proj")!;
+    const [, rows, columns] = gateUp.shape as [number, number, number];
+    const second = decodedFp8(gateUp.values.subarray(rows * columns, 2 * rows * columns), columns);
+    const half = second.length / 2;
+    const of = (name: string): number[] => values.get(`layers.1.ffn.experts.${name}`)!.slice(half, 2 * half);
+    expect(of("w1")).toEqual(Array.from(second.subarray(0, half)));
+    expect(of("w3")).toEqual(Array.from(second.subarray(half)));
+  });
+
+  test("from signed bytes with a scale for each row, or for each group of columns", async () => {
+    const name = "model.layers.0.mlp.gate_proj.weight";
+    const drawn = weights.get(name)!;
+    const [rows, columns] = drawn.shape as [number, number];
+    for (const groups of [1, 4]) {
+      const { weight, scales } = encodeInt8Rows(drawn.values, columns / groups);
+      await write(config, weights, (key, one) =>
+        key === name
+          ? [
+              source(key, "I8", one.shape, new Uint8Array(weight.buffer)),
+              source(`${key}_scale`, "F32", [rows, groups], bytesOf(scales)),
+            ]
+          : f32(key, one),
+      );
+      const expected = new Float32Array(rows * columns);
+      decodeInt8Rows(new Uint8Array(weight.buffer), scales, expected);
+      expect((await loaded(config)).get("layers.0.ffn.w1")).toEqual(Array.from(expected));
+    }
   });
 
   test("from shards that an index names", async () => {
@@ -205,7 +262,10 @@ describe("an MTP layer", () => {
   });
 });
 
-describe("a folder is refused", () => {
+describe.each([
+  ["as parameters", loaded],
+  ["as it is stored", stored],
+])("a folder read %s is refused", (_, read) => {
   const config = tiny({ n_mtp_layers: 0 });
   const weights = drawWeights(config, SEED);
   const name = "model.layers.1.self_attn.o_proj.weight";
@@ -214,20 +274,20 @@ describe("a folder is refused", () => {
 
   test("when a tensor is missing", async () => {
     await write(config, new Map([...weights].filter(([key]) => key !== name)));
-    await expect(loaded(config)).rejects.toThrow(`${folder}: must hold ${name}, which is missing; ${cure}`);
+    await expect(read(config)).rejects.toThrow(`${folder}: must hold ${name}, which is missing; ${cure}`);
   });
 
   test("when a tensor is not the model's", async () => {
     await write(config, new Map([...weights, ["model.layers.7.self_attn.o_proj.weight", tensor]]));
     const got = '"model.layers.7.self_attn.o_proj.weight"';
-    await expect(loaded(config)).rejects.toThrow(`${folder}: must hold only tensors of its model, got ${got}; ${cure}`);
+    await expect(read(config)).rejects.toThrow(`${folder}: must hold only tensors of its model, got ${got}; ${cure}`);
   });
 
   test("when a tensor has another shape", async () => {
     const turned = { shape: tensor.shape.toReversed(), values: tensor.values };
     await write(config, new Map([...weights, [name, turned]]));
     const rule = `${name} must have shape [32, 16], got [16, 32]`;
-    await expect(loaded(config)).rejects.toThrow(`${folder}: ${rule}; ${cure}`);
+    await expect(read(config)).rejects.toThrow(`${folder}: ${rule}; ${cure}`);
   });
 
   test("when fused experts have another shape", async () => {
@@ -235,7 +295,7 @@ describe("a folder is refused", () => {
     const key = "model.layers.1.mlp.experts.down_proj";
     const { shape, values } = together.get(key)!;
     await write(config, together.set(key, { shape: [shape[0]!, shape[2]!, shape[1]!], values }));
-    await expect(loaded(config)).rejects.toThrow(`${key} must have shape [8, 32, 20], got [8, 20, 32]; ${cure}`);
+    await expect(read(config)).rejects.toThrow(`${key} must have shape [8, 32, 20], got [8, 20, 32]; ${cure}`);
   });
 
   test("when a tensor is stored in a type that does not load", async () => {
@@ -243,8 +303,8 @@ describe("a folder is refused", () => {
     await write(config, weights, (key, one) =>
       key === name ? [source(key, "F8_E5M2", one.shape, bytes)] : f32(key, one),
     );
-    const rule = 'must be stored in a type that loads, got "F8_E5M2"; available: F32, F16, BF16, F8_E4M3';
-    await expect(loaded(config)).rejects.toThrow(`${name}: ${rule}`);
+    const rule = 'must be stored in a type that loads, got "F8_E5M2"; available: F32, F16, BF16, F8_E4M3, I8';
+    await expect(read(config)).rejects.toThrow(`${name}: ${rule}`);
   });
 
   test("when fp8 weights have no scales", async () => {
@@ -252,27 +312,27 @@ describe("a folder is refused", () => {
     await write(config, weights, (key, one) =>
       key === name ? [source(key, "F8_E4M3", one.shape, weight)] : f32(key, one),
     );
-    await expect(loaded(config)).rejects.toThrow(`must hold ${name}_scale_inv as F32 [1, 1], got "none"`);
+    await expect(read(config)).rejects.toThrow(`must hold ${name}_scale_inv as F32 [1, 1], got "none"`);
   });
 
   test("when config.json says another width than the tensors have", async () => {
     await write(config, weights);
     const other = tiny({ n_mtp_layers: 0, dim: 48 });
-    await expect(loaded(other)).rejects.toThrow(/embed_tokens\.weight must have shape \[40, 48\], got \[40, 32\]/);
+    await expect(read(other)).rejects.toThrow(/embed_tokens\.weight must have shape \[40, 48\], got \[40, 32\]/);
   });
 
   test("when the file is cut off", async () => {
     await write(config, weights);
     await truncate(join(folder, "model.safetensors"), 20_000);
-    await expect(loaded(config)).rejects.toThrow(/model\.safetensors.*must/);
+    await expect(read(config)).rejects.toThrow(/model\.safetensors.*must/);
   });
+});
 
-  test("when its model does not run here, with a list of those that do", () => {
-    using scope = Scope.root(createReferenceBackend());
-    const sparse = resolveConfig("deepseek-v3.2").model;
-    const rule = 'model: must be one that runs here, got "the lightning indexer of V3.2"; available: DeepSeek LLM';
-    expect(() => allocateParameters(scope, sparse)).toThrow(rule);
-    const compressed = resolveConfig("deepseek-v4-flash").model;
-    expect(() => allocateParameters(scope, compressed)).toThrow('got "attention csa of V4"');
-  });
+test("parameters of a model that does not run here are refused with a list of those that do", () => {
+  using scope = Scope.root(createReferenceBackend());
+  const sparse = resolveConfig("deepseek-v3.2").model;
+  const rule = 'model: must be one that runs here, got "the lightning indexer of V3.2"; available: DeepSeek LLM';
+  expect(() => allocateParameters(scope, sparse)).toThrow(rule);
+  const compressed = resolveConfig("deepseek-v4-flash").model;
+  expect(() => allocateParameters(scope, compressed)).toThrow('got "attention csa of V4"');
 });

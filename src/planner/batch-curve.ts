@@ -1,6 +1,7 @@
 /** Decoding at growing batches: what throughput costs in latency, and the largest batch that keeps a promise. */
 
 import { ConfigError } from "../core/errors.ts";
+import { ASSUMED } from "./assumptions.ts";
 import type { Device } from "./hardware.ts";
 import { planInference, type InferencePlan, type InferenceSettings } from "./inference.ts";
 import type { ModelShape } from "./shape.ts";
@@ -23,7 +24,7 @@ export interface BatchPoint {
 
 export interface CurveSettings extends InferenceSettings {
   readonly slo?: Slo;
-  /** Share of the memory that a plan may use; 0.85. */
+  /** Share of the memory that a plan may use; `ASSUMED.memoryMargin`. */
   readonly memoryShare?: number;
 }
 
@@ -48,7 +49,7 @@ export function batchPoint(
   device: Device,
   settings: CurveSettings & { readonly batch: number },
 ): BatchPoint {
-  const { slo = {}, memoryShare = 0.85, batch } = settings;
+  const { slo = {}, memoryShare = ASSUMED.memoryMargin, batch } = settings;
   const plan = planInference(shape, device, settings);
   const broken = [
     ...(plan.prefill.ttftSeconds > (slo.ttftSeconds ?? Infinity) ? (["ttft"] as const) : []),

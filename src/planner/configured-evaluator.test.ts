@@ -41,5 +41,5 @@ test("targets of which the model has none are refused", () => {
 test("the device is the one of the configuration unless another is given", () => {
   const config = lite({ "hardware.device": "a100" });
   expect(evaluatorOfConfig(config).job.cluster.device.name).toBe("a100");
-  expect(evaluatorOfConfig(config, device("b200")).job.cluster.device.name).toBe("b200");
+  expect(evaluatorOfConfig(config, { device: device("b200") }).job.cluster.device.name).toBe("b200");
 });

@@ -5,40 +5,39 @@ import type { ResolvedConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { configuredLayout } from "./configured-layout.ts";
 import { device as builtInDevice } from "./devices.ts";
-import { efficiencyFor } from "./efficiency.ts";
+import { engineEvaluator } from "./engine-evaluator.ts";
 import type { Device } from "./hardware.ts";
 import { checkLayout, worldSize } from "./layout.ts";
 import { frozenWeightBytes, precisionRecipe } from "./precision.ts";
 import { modelShape, withAdapters, type ModelShape } from "./shape.ts";
-import { createTrainingEvaluator, type TrainingEvaluator } from "./training.ts";
+import type { TrainingEvaluator } from "./training.ts";
+
+export interface ConfiguredParts {
+  /** The device of the configuration's name if none is given. */
+  readonly device?: Device;
+  /** The blueprint of the model, where it is made already. */
+  readonly plan?: Blueprint;
+}
 
 /**
  * The evaluator of a configuration; `configuredLayout` is the layout to ask it for.
  *
- * @param device - the one of the configuration's name if none is given.
  * @throws ConfigError when the layout is not legal for the model, the device lacks a figure or no matrix has a name
  * in `adapter.lora_targets`.
  */
-export function evaluatorOfConfig(
-  config: ResolvedConfig,
-  device: Device = builtInDevice(config.hardware.device),
-): TrainingEvaluator {
+export function evaluatorOfConfig(config: ResolvedConfig, parts: ConfiguredParts = {}): TrainingEvaluator {
+  const { device = builtInDevice(config.hardware.device), plan = blueprint(config.model) } = parts;
   const { adapter, hardware, parallel } = config;
-  const shape = trainedShape(config);
+  const shape = trainedShape(config, plan);
   const layout = configuredLayout(config);
   const cluster = { device, count: worldSize(layout) };
   checkLayout(layout, shape, cluster.count);
   const recipe = precisionRecipe(parallel.precisionRecipe);
-  const family = shape.nRoutedExperts > 0 ? "moe" : "dense";
-  const efficiency = efficiencyFor({ cluster, format: recipe.compute, family });
-  const job = { shape, recipe, cluster, efficiency, margin: hardware.memoryMargin };
-  return createTrainingEvaluator(
-    adapter.loraRank === 0 ? job : { ...job, frozenBytes: frozenWeightBytes(adapter.loraBase) },
-  );
+  const job = { shape, recipe, cluster, margin: hardware.memoryMargin };
+  return engineEvaluator(adapter.loraRank === 0 ? job : { ...job, frozenBytes: frozenWeightBytes(adapter.loraBase) });
 }
 
-function trainedShape({ model, adapter }: ResolvedConfig): ModelShape {
-  const plan = blueprint(model);
+function trainedShape({ adapter }: ResolvedConfig, plan: Blueprint): ModelShape {
   const shape = modelShape(plan);
   if (adapter.loraRank === 0) return shape;
   return withAdapters(shape, { rank: adapter.loraRank, targets: matricesOf(plan, adapter.loraTargets) });

@@ -1,8 +1,9 @@
 /**
  * How close engines come to the peak: coefficients per engine, device, format and family, at most two of them fitted on
- * published runs, and the shares that are the same for all.
+ * published runs. A preset that rests on one run is that run's implied efficiency: calibration, no claim.
  */
 
+import { ASSUMED } from "./assumptions.ts";
 import type { Cluster } from "./cluster.ts";
 import type { PeakFormat } from "./hardware.ts";
 
@@ -13,7 +14,7 @@ export interface Efficiency {
   readonly computeShare: number;
   /** Share of communication that runs behind computation; tensor parallelism's never does. */
   readonly hiddenShare: number;
-  /** Share of the memory's peak rate that what is no product reaches; MEMORY_SHARE unless it was fitted. */
+  /** Share of the memory's peak rate that what is no product reaches; `ASSUMED.memoryShare` unless it was fitted. */
   readonly memoryShare?: number;
   /** The published run it was fitted on, or what it is assumed from. */
   readonly basis: string;
@@ -28,21 +29,8 @@ interface EfficiencyPreset extends Omit<Efficiency, "calibrated"> {
   readonly family: Family;
 }
 
-/** Share of the memory's peak rate that kernels reach. **Source:** AIConfigurator's empirical factor. */
-export const MEMORY_SHARE = 0.8;
-/** Share of a link's peak rate that large collectives reach. **Source:** NCCL tests, ml-engineering network tables. */
-export const LINK_SHARE = 0.87;
-/** Seconds that one collective call waits besides moving bytes. **Source:** AIConfigurator, point-to-point latency. */
-export const LATENCY_SEC = 10e-6;
-
-/** Products where nobody measured a device: the median of measured H100, A100, B200 and MI300X shares. */
-const USUAL_MATMUL_SHARE = 0.75;
-/** Products of a model in training reach about this share of the largest measured ones: shapes are smaller. */
-const MODEL_SHAPE_SHARE = 0.75;
-const USUAL_HIDDEN_SHARE = 0.5;
-
 export interface EfficiencyQuery {
-  readonly engine?: string;
+  readonly engine?: string | undefined;
   readonly cluster: Cluster;
   readonly format: PeakFormat;
   readonly family: Family;
@@ -55,13 +43,13 @@ export function efficiencyFor({ engine, cluster, format, family }: EfficiencyQue
     (row) => row.device === device.name && row.format === format && row.family === family && row.engine === engine,
   );
   if (preset !== undefined) {
-    const { computeShare, hiddenShare, memoryShare = MEMORY_SHARE, basis } = preset;
+    const { computeShare, hiddenShare, memoryShare = ASSUMED.memoryShare, basis } = preset;
     return { computeShare, hiddenShare, memoryShare, basis: `${preset.engine}: ${basis}`, calibrated: true };
   }
   return {
-    computeShare: (device.matmulShare ?? USUAL_MATMUL_SHARE) * MODEL_SHAPE_SHARE,
-    hiddenShare: USUAL_HIDDEN_SHARE,
-    basis: `no published run for ${device.title} in ${format}: 75 % of its share of large products, half of communication hidden`,
+    computeShare: (device.matmulShare ?? ASSUMED.matmulShare) * ASSUMED.modelShapeShare,
+    hiddenShare: ASSUMED.hiddenShare,
+    basis: `no published run for ${device.title} in ${format}: ${100 * ASSUMED.modelShapeShare} % of its share of large products, half of communication hidden`,
     calibrated: false,
   };
 }

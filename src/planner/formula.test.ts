@@ -13,6 +13,13 @@ function value(formula: string, values: Record<string, number> = {}): number {
 }
 
 describe("formulas", () => {
+  test("of one text are one sheet, whatever numbers come with its inputs", () => {
+    const sheet = (text: string, given: number) =>
+      compileSheet([[{ ...input("a"), ...{ value: given } }]], [row("b", text)]);
+    expect(sheet("a + 1", 1)).toBe(sheet("a + 1", 2));
+    expect(sheet("a + 2", 1)).not.toBe(sheet("a + 1", 1));
+  });
+
   test("products bind before sums, and operations of one rank go from left to right", () => {
     expect(value("2 + 3 * 4 - 1")).toBe(13);
     expect(value("100 / 5 / 2 - 1 - 2")).toBe(7);

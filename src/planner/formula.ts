@@ -70,18 +70,40 @@ interface Program {
  * @throws InternalError for a name that no earlier row has, a name given twice, or text outside the grammar.
  */
 export function compileSheet(inputs: readonly (readonly InputRow[])[], rows: readonly FormulaRow[]): Sheet {
+  const text = JSON.stringify([inputs, rows], FIELDS);
+  const known = compiled.get(text);
+  if (known !== undefined) return known;
+  if (compiled.size === MOST_COMPILED) compiled.delete(compiled.keys().next().value!);
+  const sheet = compile(inputs, rows);
+  compiled.set(text, sheet);
+  return sheet;
+}
+
+/** What a sheet is made of: the rows of a model come with its numbers, which are none of it. */
+const FIELDS = ["name", "unit", "meaning", "source", "formula"] satisfies (keyof FormulaRow)[];
+
+/** The newest sheets by their text: who changes a number of a model asks for the same formulas again. */
+const compiled = new Map<string, Sheet>();
+const MOST_COMPILED = 8;
+
+function compile(inputs: readonly (readonly InputRow[])[], rows: readonly FormulaRow[]): Sheet {
   const program: Program = { code: inputs.map(() => []), groups: [], constants: new Map(), slots: new Map() };
   inputs.forEach((members, group) => {
     for (const { name } of members) define(program, name, newRegister(program, group));
   });
   for (const { name, formula } of rows) define(program, name, compileFormula(program, name, formula));
   const byName = new Map([...inputs.flat(), ...rows].map((row) => [row.name, row]));
+  const runners = new Map<readonly string[], Sheet["run"]>();
   return {
     slot: (name) => slotOf(program, name),
     has: (name) => program.slots.has(name),
     createRegisters: () => createRegisters(program),
     run: runner(program.code),
-    runFor: (results) => runner(neededCode(program, results)),
+    runFor: (results) => {
+      const known = runners.get(results) ?? runner(neededCode(program, results));
+      runners.set(results, known);
+      return known;
+    },
     explain: (name, registers) => explain(byName, program, name, registers),
     rows,
   };

@@ -1,8 +1,10 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { GGUF_TYPES } from "../formats/index.ts";
 import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig, type ModelConfig } from "../config/index.ts";
 import { ggufMix, mixModel, quantise, type GgufMix } from "./gguf-mix.ts";
+import { QUANT_BLOCKS } from "./quant-types.ts";
 import { ggufTensors, type GgufTensor } from "./gguf-tensors.ts";
 
 interface DryRun {
@@ -48,4 +50,11 @@ describe("the mixes of llama.cpp", () => {
       `[ConfigError: quant: must be a mix of llama.cpp, got "Q4_K_X"; did you mean Q4_K_M?]`,
     );
   });
+});
+
+it("has the block sizes with which files are read", () => {
+  for (const [name, { elements, bytes }] of Object.entries(QUANT_BLOCKS)) {
+    const { blockElements, blockBytes } = GGUF_TYPES[name.toUpperCase() as keyof typeof GGUF_TYPES];
+    expect([name, elements, bytes]).toEqual([name, blockElements, blockBytes]);
+  }
 });

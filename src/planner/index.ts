@@ -24,6 +24,7 @@ export { fitTraining, largestFit, type FitRow } from "./fit.ts";
 export type { Quantity } from "./formula.ts";
 export { ledgerParts, memoryLedger, type LedgerLine } from "./ledger.ts";
 export { frozenWeightBytes, precisionRecipe, type PrecisionRecipe } from "./precision.ts";
+export { findRowName } from "./row-names.ts";
 export { bubbleFraction, microBatchesInFlight } from "./schedules.ts";
 export {
   SEARCH_GRID,
@@ -41,14 +42,14 @@ export { modelShape, withAdapters, withoutMtp, type ModelShape } from "./shape.t
 export { device, DEVICES } from "./devices.ts";
 export { parseDeviceRows, toDevice, type DeviceRow } from "./device-rows.ts";
 export { batchCurve, batchPoint, largestBatch, parseSlo, type BatchPoint, type CurveSettings } from "./batch-curve.ts";
-export { costOf, energyOf } from "./cost.ts";
+export { BILL_NAMES, costOf, energyOf, explainBill } from "./cost.ts";
 export { BOUND, planInference, type InferencePlan } from "./inference.ts";
 export { KV_FORMATS, type KvFormat } from "./kv-cache.ts";
-export { planLocal, planLocalMixes, type LocalPlan } from "./local-run.ts";
+export { explainLocal, LOCAL_NAMES, planLocal, planLocalMixes, type LocalPlan } from "./local-run.ts";
 export { CALIBRATED_ENGINES, efficiencyFor } from "./efficiency.ts";
+export { engineEvaluator } from "./engine-evaluator.ts";
 export {
   createTrainingEvaluator,
-  DEFAULT_MARGIN,
   MEMORY_PARTS,
   type Evaluation,
   type MemoryParts,
@@ -56,8 +57,10 @@ export {
   type TrainingJob,
 } from "./training.ts";
 export { decodeFlopsPerToken, explainWork, flopsPerToken, type Work, type WorkSettings } from "./work.ts";
-export { exportFastest, type PinnedLayout } from "./export/choose-layout.ts";
-export { engineRow, ENGINES, findEngine, type EngineName } from "./export/engines.ts";
-export { exportPlan, type ExportRequest } from "./export/export-plan.ts";
+export type { PinnedLayout } from "./export/choose-layout.ts";
+export { ENGINE_TASKS, findEngine, type EngineName } from "./export/engine-names.ts";
+export type { ExportRequest } from "./export/export-plan.ts";
+export { exportFastest, exportPlan } from "./export/launch-files.ts";
 export { CLUSTERS, type ClusterName, type LaunchFile } from "./export/launch.ts";
-export { ggufMix } from "./gguf-mix.ts";
+export { ggufMix, type GgufMix } from "./gguf-mix.ts";
+export { ASSUMED, listAssumptions } from "./assumptions.ts";

@@ -3,11 +3,11 @@
  * of the peaks that engines reach. Attention is replicated over DP ranks of `tp` devices each; the routed experts are
  * dealt out over all devices. Every number is a row of one sheet, so that its derivation can be printed.
  *
- * **Source:** aiconfigurator (0.8 of the bandwidth, corrections 1.1 and 1.08, 3.5 GB of other memory); DeepSeek-V3
- * report 3.4 and open-infra-index day 6 (EP decoding, two overlapped micro-batches).
+ * **Source:** DeepSeek-V3 report 3.4 and open-infra-index day 6 (EP decoding, two overlapped micro-batches).
  */
 
 import { ConfigError } from "../core/errors.ts";
+import { ASSUMED } from "./assumptions.ts";
 import { compileSheet, type FormulaRow, type InputRow, type Quantity, type Sheet } from "./formula.ts";
 import { peakOf, type Device } from "./hardware.ts";
 import { isLatentCache, kvBytesPerToken, type KvFormat } from "./kv-cache.ts";
@@ -33,16 +33,16 @@ export interface InferenceSettings {
   readonly prompt?: number;
   readonly chunk?: number;
   readonly cachedShare?: number;
-  /** Tokens that MTP drafts per step, and how often a draft is right; 0 and 0.85. */
+  /** Tokens that MTP drafts per step, and how often a draft is right; 0 and as assumed. */
   readonly drafts?: number;
   readonly acceptance?: number;
   /** Whether communication hides behind two micro-batches; false. */
   readonly overlap?: boolean;
-  /** Shares of the peaks that are reached; 0.8 of the bandwidth, the device's share of the products, 0.85 of links. */
+  /** Shares of the peaks that are reached; of products the device's measured one, else as assumed. */
   readonly bandwidthShare?: number;
   readonly matmulShare?: number;
   readonly linkShare?: number;
-  /** Factors on the times; 1.08 and 1.1. */
+  /** Factors on the times; as assumed. */
   readonly decodeCorrection?: number;
   readonly prefillCorrection?: number;
 }
@@ -102,10 +102,6 @@ export function expectedTokensPerStep(drafts: number, acceptance: number): numbe
   for (let i = 1; i <= drafts; i++) tokens += acceptance ** i;
   return tokens;
 }
-
-/** AIConfigurator: memory of the runtime, graphs and communication buffers. */
-const OTHER_BYTES = 3.5e9;
-const DEFAULT_MATMUL_SHARE = 0.7;
 
 const SECONDS = "seconds";
 const BYTES = "bytes";
@@ -190,6 +186,7 @@ const TIMES: readonly Short[] = [
   ],
   ["decode.tpot", "decode.step / mtp.tokens", SECONDS, "between two tokens of a sequence"],
   ["decode.rate", "sequences * mtp.tokens / (decode.step * tp)", "tokens per second", "decoded by one device"],
+  ["decode.all", "decode.rate * devices", "tokens per second", "decoded by all devices"],
   [
     "prefill.math",
     "chunk / tp * (prefill.linear / device.peak + prefill.core / device.core_peak) / share.matmul",
@@ -216,6 +213,7 @@ const TIMES: readonly Short[] = [
   ],
   ["prefill.ttft", "prefill.pass * prefill.todo / chunk", SECONDS, "to the first token, no queue"],
   ["prefill.rate", "prompt / (prefill.ttft * tp)", "tokens per second", "of prompts, cached ones counted"],
+  ["prefill.all", "prefill.rate * devices", "tokens per second", "of prompts on all devices"],
 ];
 
 const rowOf = ([name, formula, unit, meaning]: Short): FormulaRow => ({ name, formula, unit, meaning });
@@ -231,10 +229,10 @@ export function planInference(shape: ModelShape, device: Device, settings: Infer
   const registers = sheet.createRegisters();
   for (const [name, [value]] of Object.entries(inputs)) registers[sheet.slot(name)] = value;
   sheet.run(registers);
-  return planOf(sheet, registers, settings.devices ?? 1);
+  return planOf(sheet, registers);
 }
 
-function planOf(sheet: Sheet, registers: Float64Array, devices: number): InferencePlan {
+function planOf(sheet: Sheet, registers: Float64Array): InferencePlan {
   const read = (name: string): number => registers[sheet.slot(name)]!;
   return {
     memory: MEMORY.map(([name, , , meaning]) => ({ name, bytes: read(name), meaning })),
@@ -248,12 +246,12 @@ function planOf(sheet: Sheet, registers: Float64Array, devices: number): Inferen
       stepSeconds: read("decode.step"),
       tpotSeconds: read("decode.tpot"),
       tokensPerSecPerDevice: read("decode.rate"),
-      tokensPerSec: read("decode.rate") * devices,
+      tokensPerSec: read("decode.all"),
     },
     prefill: {
       ttftSeconds: read("prefill.ttft"),
       tokensPerSecPerDevice: read("prefill.rate"),
-      tokensPerSec: read("prefill.rate") * devices,
+      tokensPerSec: read("prefill.all"),
     },
     names: sheet.rows.map(({ name }) => name),
     explain: (name) => sheet.explain(name, registers),
@@ -265,7 +263,13 @@ type Input = readonly [number, string, string];
 
 function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings): Record<string, Input> {
   const { weights = "fp8", devices = 1, tp = 1, batch = 1, context = 4096, overlap = false } = settings;
-  const { chunk = 8192, prompt = context, cachedShare = 0, drafts = 0, acceptance = 0.85 } = settings;
+  const {
+    chunk = 8192,
+    prompt = context,
+    cachedShare = 0,
+    drafts = 0,
+    acceptance = ASSUMED.draftAcceptance,
+  } = settings;
   checkDevices(device, settings);
   checkDrafts(shape, drafts);
   const format = weightFormat(weights);
@@ -307,7 +311,7 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
     "device.peak": [peakOf(device, format.compute), "FLOP/s", `dense ${format.compute} peak`],
     "device.core_peak": [peakOf(device, "bf16"), "FLOP/s", "dense bf16 peak, for attention's core"],
     "device.bandwidth": [device.memoryBytesPerSec, "bytes per second", "of the memory"],
-    "other.bytes": [OTHER_BYTES, BYTES, "aiconfigurator's constant"],
+    "other.bytes": [ASSUMED.runtimeBytes, BYTES, "aiconfigurator's constant"],
   };
 }
 
@@ -403,7 +407,11 @@ function expertInputs(shape: ModelShape, tokens: number, settings: InferenceSett
 }
 
 /** Seconds of one sent byte: nothing on one device, the link inside one domain, else the network for what leaves it. */
-function wireInputs(device: Device, devices: number, { linkShare = 0.85 }: InferenceSettings): Record<string, Input> {
+function wireInputs(
+  device: Device,
+  devices: number,
+  { linkShare = ASSUMED.servingLinkShare }: InferenceSettings,
+): Record<string, Input> {
   const { link, networkBytesPerSec } = device;
   const rate = devices > (link?.devices ?? 1) ? networkBytesPerSec! : (link?.bytesPerSec ?? Infinity);
   const share = (devices - 1) / devices;
@@ -415,8 +423,9 @@ function wireInputs(device: Device, devices: number, { linkShare = 0.85 }: Infer
 }
 
 function shareInputs(device: Device, settings: InferenceSettings): Record<string, Input> {
-  const { bandwidthShare = 0.8, matmulShare = device.matmulShare ?? DEFAULT_MATMUL_SHARE } = settings;
-  const { decodeCorrection = 1.08, prefillCorrection = 1.1 } = settings;
+  const { bandwidthShare = ASSUMED.memoryShare, matmulShare = device.matmulShare ?? ASSUMED.servingMatmulShare } =
+    settings;
+  const { decodeCorrection = ASSUMED.decodeCorrection, prefillCorrection = ASSUMED.prefillCorrection } = settings;
   return {
     "share.bandwidth": [bandwidthShare, "share", "of the memory bandwidth"],
     "share.matmul": [matmulShare, "share", "of the peak that matrix products reach"],

@@ -1,6 +1,6 @@
 /** What a parameter moves: the numbers of a model recomputed with the parameter at other values. */
 
-import { blueprint, countParameters } from "../blueprint/index.ts";
+import { blueprint, countModule } from "../blueprint/index.ts";
 import {
   pathOf,
   resolveConfig,
@@ -77,11 +77,12 @@ function tryValue(base: string | ConfigInput, change: Readonly<Record<string, Va
 
 /** @throws ConfigError when the layout is not legal for the model. */
 function costsOf(config: ResolvedConfig): Costs {
-  const evaluator = evaluatorOfConfig(config);
+  const plan = blueprint(config.model);
+  const evaluator = evaluatorOfConfig(config, { plan });
   const { shape } = evaluator.job;
   const layout = configuredLayout(config);
   const { seqLen, recompute } = layout;
-  const { total, activated } = countParameters(blueprint(config.model));
+  const { total, activated } = countModule(plan.parameters.filter(({ mtp }) => !mtp));
   const work = flopsPerToken(shape, {
     seqLen,
     fullRecompute: fullRecomputeShare(recompute),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
-import { planLocal, planLocalMixes, type LocalMachine } from "./local-run.ts";
+import { explainLocal, LOCAL_NAMES, planLocal, planLocalMixes, type LocalMachine } from "./local-run.ts";
 
 const V3 = blueprint(resolveConfig("deepseek-v3").model);
 const GIB = 2 ** 30;
@@ -31,6 +31,19 @@ describe("a local run of 671B", () => {
     const slower = planLocal(V3, "Q4_K_M", { ...MACHINE, ramBytesPerSec: 80e9 });
     expect(slower.boundTokensPerSec).toBeLessThan(plan.boundTokensPerSec);
     expect(1 / plan.boundTokensPerSec).toBeCloseTo(plan.gpuReadBytes / 1008e9 + plan.ramReadBytes / 460.8e9, 12);
+  });
+
+  it("derives its bound and its bytes from the elements of each type", () => {
+    const plan = planLocal(V3, "Q4_K_M", MACHINE);
+    const rate = explainLocal("bound.rate", V3, "Q4_K_M", MACHINE);
+    expect(rate).toMatchObject({ value: plan.boundTokensPerSec, formula: "1 / token.seconds" });
+    const values = { "file.bytes": plan.fileBytes, "gpu.total": plan.gpu.totalBytes, "ram.read": plan.ramReadBytes };
+    for (const [name, value] of Object.entries(values)) {
+      expect(explainLocal(name, V3, "Q4_K_M", MACHINE)).toMatchObject({ name, value });
+    }
+    const weights = explainLocal("ram.weights", V3, "Q4_K_M", MACHINE);
+    expect(weights.formula).toContain("ram.q4_K / 256 * 144");
+    expect(LOCAL_NAMES.map((name) => explainLocal(name, V3, "Q4_K_M", MACHINE).name)).toEqual(LOCAL_NAMES);
   });
 
   it("finds the mixes that go into 24 GiB and 256 GiB", () => {

@@ -7,9 +7,12 @@
  */
 
 import type { Blueprint } from "../blueprint/index.ts";
+import { ASSUMED } from "./assumptions.ts";
+import { compileSheet, type FormulaRow, type Quantity } from "./formula.ts";
 import { GGUF_MIXES, mixModel, quantise, type GgufMix, type QuantisedTensor } from "./gguf-mix.ts";
 import { ggufTensors, type GgufTensor } from "./gguf-tensors.ts";
 import { kvBytesPerToken } from "./kv-cache.ts";
+import { QUANT_BLOCKS, type QuantType } from "./quant-types.ts";
 import { modelShape } from "./shape.ts";
 
 export interface LocalMachine {
@@ -24,7 +27,7 @@ export interface LocalSettings {
   readonly context?: number;
   /** Whether the file was made with an importance matrix; true, as published low-bit files are. */
   readonly imatrix?: boolean;
-  /** Share of each memory that may be used; 0.85. */
+  /** Share of each memory that may be used; `ASSUMED.memoryMargin`. */
   readonly memoryShare?: number;
 }
 
@@ -59,7 +62,7 @@ const DRIVER_BYTES = 512 * 2 ** 20;
 /** Every mix of llama.cpp on this machine, in their order. */
 export function planLocalMixes(model: Blueprint, machine: LocalMachine, settings: LocalSettings = {}): LocalPlan[] {
   const tensors = ggufTensors(model);
-  return GGUF_MIXES.map((mix) => planTensors(model, tensors, mix, machine, settings));
+  return GGUF_MIXES.map((mix) => planTensors({ model, tensors, mix, machine, settings }).plan);
 }
 
 /** One mix on this machine. */
@@ -69,50 +72,149 @@ export function planLocal(
   machine: LocalMachine,
   settings: LocalSettings = {},
 ): LocalPlan {
-  return planTensors(model, ggufTensors(model), mix, machine, settings);
+  return planTensors({ model, tensors: ggufTensors(model), mix, machine, settings }).plan;
 }
 
-function planTensors(
-  { model, ...rest }: Blueprint,
-  tensors: readonly GgufTensor[],
+/** Numbers that `explainLocal` knows, whatever the mix. */
+export const LOCAL_NAMES: readonly string[] = [
+  ...["gpu.weights", "gpu.total", "gpu.read", "ram.weights", "ram.read", "kv.cache", "workspace"],
+  ...["file.bytes", "token.seconds", "bound.rate"],
+];
+
+/**
+ * Where a number of one mix comes from, down to the elements of each type.
+ * @param name - one of LOCAL_NAMES.
+ */
+export function explainLocal(
+  name: string,
+  model: Blueprint,
   mix: GgufMix,
   machine: LocalMachine,
-  { context = 4096, imatrix = true, memoryShare = 0.85 }: LocalSettings,
-): LocalPlan {
-  const quantised = quantise(tensors, mixModel(model), mix, imatrix);
-  const kvBytes = kvBytesPerToken(modelShape({ model, ...rest })) * context;
-  const workspaceBytes = DRIVER_BYTES + UBATCH * 4 * (model.vocabSize + 4 * model.dim);
+  settings: LocalSettings = {},
+): Quantity {
+  return planTensors({ model, tensors: ggufTensors(model), mix, machine, settings }).placed.explain(name);
+}
+
+interface LocalJob {
+  readonly model: Blueprint;
+  readonly tensors: readonly GgufTensor[];
+  readonly mix: GgufMix;
+  readonly machine: LocalMachine;
+  readonly settings: LocalSettings;
+}
+
+function planTensors(job: LocalJob): { plan: LocalPlan; placed: Placed } {
+  const { model, tensors, mix, machine, settings } = job;
+  const { imatrix = true, memoryShare = ASSUMED.memoryMargin } = settings;
+  const quantised = quantise(tensors, mixModel(model.model), mix, imatrix);
   const resident = quantised.filter(({ role }) => role === "attention" || role === "other");
   const experts = layersOf(quantised.filter(({ role }) => role === "expert"));
-  const room = machine.vramBytes * memoryShare - bytesOf(resident) - kvBytes - workspaceBytes;
+  const room = machine.vramBytes * memoryShare - placeTensors(job, quantised, resident).read("gpu.total");
   const moved = experts.slice(experts.length - countFitting(experts, room)).flat();
-  const gpuTensors = [...resident, ...moved];
-  const ramTensors = quantised.filter((tensor) => !gpuTensors.includes(tensor));
-  const weightBytes = bytesOf(gpuTensors);
-  const gpuReadBytes = readBytes(gpuTensors) + kvBytes;
-  const ramReadBytes = readBytes(ramTensors.filter(({ role }) => role !== "embedding"));
-  const ramBytes = bytesOf(ramTensors);
-  return {
+  const placed = placeTensors(job, quantised, [...resident, ...moved]);
+  const { read } = placed;
+  const plan: LocalPlan = {
     mix,
-    fileBytes: bytesOf(quantised),
-    gpu: { weightBytes, kvBytes, workspaceBytes, totalBytes: weightBytes + kvBytes + workspaceBytes },
-    ram: { totalBytes: ramBytes },
+    fileBytes: read("file.bytes"),
+    gpu: {
+      weightBytes: read("gpu.weights"),
+      kvBytes: read("kv.cache"),
+      workspaceBytes: read("workspace"),
+      totalBytes: read("gpu.total"),
+    },
+    ram: { totalBytes: read("ram.weights") },
     cpuMoeLayers: experts.length - moved.length / Math.max(1, experts[0]?.length ?? 1),
     moeLayers: experts.length,
-    fits: room >= 0 && ramBytes <= machine.ramBytes * memoryShare,
-    gpuReadBytes,
-    ramReadBytes,
-    boundTokensPerSec: 1 / (gpuReadBytes / machine.vramBytesPerSec + ramReadBytes / machine.ramBytesPerSec),
+    fits: room >= 0 && read("ram.weights") <= machine.ramBytes * memoryShare,
+    gpuReadBytes: read("gpu.read"),
+    ramReadBytes: read("ram.read"),
+    boundTokensPerSec: read("bound.rate"),
   };
+  return { plan, placed };
+}
+
+/** An evaluated sheet. */
+interface Placed {
+  readonly read: (name: string) => number;
+  readonly explain: (name: string) => Quantity;
+}
+
+function placeTensors(job: LocalJob, all: readonly QuantisedTensor[], onGpu: readonly QuantisedTensor[]): Placed {
+  const gpu = elementsByType("gpu", onGpu);
+  const isOnGpu = new Set(onGpu);
+  const ram = elementsByType(
+    "ram",
+    all.filter((tensor) => !isOnGpu.has(tensor)),
+  );
+  const inputs = { ...machineInputs(job), ...gpu.inputs, ...ram.inputs };
+  const names = Object.entries(inputs).map(([name, [, unit, meaning]]) => ({ name, unit, meaning }));
+  const sheet = compileSheet([names], [...gpu.rows, ...ram.rows, ...TOTALS]);
+  const registers = sheet.createRegisters();
+  for (const [name, [value]] of Object.entries(inputs)) registers[sheet.slot(name)] = value;
+  sheet.run(registers);
+  return { read: (name) => registers[sheet.slot(name)]!, explain: (name) => sheet.explain(name, registers) };
+}
+
+const row = (name: string, formula: string, unit: string, meaning: string): FormulaRow => ({
+  ...{ name, formula, unit, meaning },
+});
+
+const TOTALS: readonly FormulaRow[] = [
+  row("kv.cache", "kv.token * context", "bytes", "cached latents, or keys and values"),
+  row("workspace", "driver + passed * 4 * (vocab + 4 * d)", "bytes", "the driver's own and the float32 of one pass"),
+  row("gpu.total", "gpu.weights + kv.cache + workspace", "bytes", "in the GPU's memory"),
+  row("file.bytes", "gpu.weights + ram.weights", "bytes", "all tensors of the file"),
+  row("gpu.read", "gpu.chosen + kv.cache", "bytes", "read from the GPU's memory for one token"),
+  row("ram.read", "ram.chosen", "bytes", "read from RAM for one token"),
+  row("token.seconds", "gpu.read / gpu.bandwidth + ram.read / ram.bandwidth", "s", "one token, every peak reached"),
+  row("bound.rate", "1 / token.seconds", "tokens per second", "no engine decodes one sequence faster"),
+];
+
+/** value, unit, meaning */
+type Input = readonly [number, string, string];
+
+function machineInputs({ model, machine, settings }: LocalJob): Record<string, Input> {
+  const { vocabSize, dim } = model.model;
+  return {
+    "kv.token": [kvBytesPerToken(modelShape(model)), "bytes", "cached for one token"],
+    context: [settings.context ?? 4096, "tokens", "of the cache"],
+    driver: [DRIVER_BYTES, "bytes", "that the GPU's driver takes"],
+    passed: [UBATCH, "tokens", "of one pass over a prompt"],
+    vocab: [vocabSize, "tokens", "of the vocabulary"],
+    d: [dim, "elements", "width of the residual stream"],
+    "gpu.bandwidth": [machine.vramBytesPerSec, "bytes per second", "of the GPU's memory"],
+    "ram.bandwidth": [machine.ramBytesPerSec, "bytes per second", "of the RAM"],
+  };
+}
+
+/** Elements in one memory by type, held and read for one token, with the rows for their bytes. */
+function elementsByType(place: string, tensors: readonly QuantisedTensor[]) {
+  const types = [...new Set(tensors.map(({ type }) => type))];
+  const count = (type: QuantType, share: (tensor: QuantisedTensor) => number): number =>
+    tensors.reduce((sum, tensor) => sum + (tensor.type === type ? tensor.elements * share(tensor) : 0), 0);
+  const inputs = types.flatMap((type): [string, Input][] => [
+    [`${place}.${type}`, [count(type, () => 1), "elements", `kept in ${type}`]],
+    [`${place}.${type}.chosen`, [count(type, chosenShare), "elements", `in ${type} read for one token`]],
+  ]);
+  const bytes = (suffix: string): string =>
+    types.map((type) => `${place}.${type}${suffix} ${perElement(type)}`).join(" + ") || "0";
+  const rows = [
+    row(`${place}.weights`, bytes(""), "bytes", "weights there, bytes of a block over its elements"),
+    row(`${place}.chosen`, bytes(".chosen"), "bytes", "weights read for one token: of experts the chosen ones"),
+  ];
+  return { inputs: Object.fromEntries(inputs), rows };
+}
+
+/** Of the embedding one row is read. */
+const chosenShare = ({ role, activeShare }: QuantisedTensor): number => (role === "embedding" ? 0 : activeShare);
+
+function perElement(type: QuantType): string {
+  const { elements, bytes } = QUANT_BLOCKS[type];
+  return `/ ${elements} * ${bytes}`;
 }
 
 function bytesOf(tensors: readonly QuantisedTensor[]): number {
   return tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-}
-
-/** What one token reads: of an expert stack only the chosen experts. */
-function readBytes(tensors: readonly QuantisedTensor[]): number {
-  return tensors.reduce((sum, { bytes, activeShare }) => sum + bytes * activeShare, 0);
 }
 
 /** The three stacks of each layer together, in the order of the layers. */

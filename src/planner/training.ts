@@ -7,7 +7,8 @@ import { activationRows, dimInputs } from "./activations.ts";
 import { devicesPerNode, type Cluster } from "./cluster.ts";
 import { layerCommunicationRows, linkRows, stageCommunicationRows } from "./communication.ts";
 import { ConfigError } from "../core/errors.ts";
-import { LATENCY_SEC, LINK_SHARE, MEMORY_SHARE, type Efficiency } from "./efficiency.ts";
+import { ASSUMED } from "./assumptions.ts";
+import type { Efficiency } from "./efficiency.ts";
 import { compileSheet, type FormulaRow, type InputRow, type Quantity, type Sheet } from "./formula.ts";
 import { peakOf } from "./hardware.ts";
 import { fullRecomputeShare, isTwoWay, numMicroBatches, type Layout } from "./layout.ts";
@@ -15,6 +16,7 @@ import { leadingStages, stagesOf, type Stage } from "./partition.ts";
 import type { PrecisionRecipe } from "./precision.ts";
 import { bubbleOf } from "./schedules.ts";
 import type { ModelShape } from "./shape.ts";
+import { findRowName } from "./row-names.ts";
 import { parameterInputs, stateRows } from "./states.ts";
 import { layerTimeRows, runRows, stageInputNames, stageMemoryRows, stageTimeRows } from "./step-time.ts";
 import { layerInputs, modelValues, mtpCoreRow, totalWorkRows, workInputs, workRows } from "./work.ts";
@@ -32,9 +34,6 @@ export interface TrainingJob {
   /** Parts in which logits and loss are computed; 1 keeps them whole. */
   readonly lossChunks?: number;
 }
-
-/** Memory that a plan may use by default. */
-export const DEFAULT_MARGIN = 0.85;
 
 /** Bytes on the fullest rank by what they are. */
 export interface MemoryParts {
@@ -76,6 +75,8 @@ export interface TrainingEvaluator {
   /** Numbers of one stage by name. */
   readonly read: (layout: Layout, stage: Stage, names: readonly string[]) => number[];
   readonly stages: (layout: Layout) => readonly Stage[];
+  /** The same with other coefficients: nothing is compiled again. */
+  readonly withEfficiency: (efficiency: Efficiency) => TrainingEvaluator;
   /** Names that `explain` knows. */
   readonly names: readonly string[];
 }
@@ -131,17 +132,26 @@ const MACHINE_INPUTS = [
 
 /** @throws ConfigError when the device lacks a figure that the plan needs. */
 export function createTrainingEvaluator(job: TrainingJob): TrainingEvaluator {
+  const sheet = compileSheet(inputRows(job.shape), formulaRows(job));
+  return evaluatorOn({ sheet, runResults: sheet.runFor(RESULTS), stages: createStageCache(job.shape) }, job);
+}
+
+/** What evaluators of one job share, whatever their coefficients. */
+interface Compiled {
+  readonly sheet: Sheet;
+  readonly runResults: Sheet["run"];
+  readonly stages: (layout: Layout) => Stages;
+}
+
+function evaluatorOn(compiled: Compiled, job: TrainingJob): TrainingEvaluator {
+  const { sheet, runResults, stages } = compiled;
   const { shape } = job;
-  const sheet = compileSheet(inputRows(shape), formulaRows(job));
   const registers = sheet.createRegisters();
   for (const [name, value] of Object.entries(fixedValues(job))) registers[sheet.slot(name)] = value;
   sheet.run(registers);
   const layoutSlots = [...DEGREE_INPUTS, ...SAVING_INPUTS].map(([name]) => sheet.slot(name));
   const stageSlots = stageInputNames(shape).map(({ name }) => sheet.slot(name));
   const limitBytes = job.cluster.device.memoryBytes * job.margin;
-  const stages = createStageCache(shape);
-
-  const runResults = sheet.runFor(RESULTS);
   const setStage = (values: Float64Array): void => {
     for (let i = 0; i < values.length; i++) registers[stageSlots[i]!] = values[i]!;
   };
@@ -198,6 +208,7 @@ export function createTrainingEvaluator(job: TrainingJob): TrainingEvaluator {
     evaluate,
     read,
     stages: (layout) => stages(layout).all,
+    withEfficiency: (efficiency) => evaluatorOn(compiled, { ...job, efficiency }),
     memoryParts: (layout) => {
       const stage = stages(layout).all[evaluate(layout).fullestStage]!;
       const values = read(
@@ -232,6 +243,8 @@ export const MEMORY_PARTS = [
 function findRow(sheet: Sheet, name: string): string {
   if (sheet.has(name)) return name;
   const names = sheet.rows.map((row) => row.name);
+  const found = findRowName(names, name);
+  if (found !== undefined) return found;
   const near = names.filter((known) => known.startsWith(name)).slice(0, 8);
   const hint = near.length > 0 ? near : ["memory.total", "memory.activations", "time.step", "flops.training"];
   throw new ConfigError("--why", "must be a number of the plan", name, `for example ${hint.join(", ")}`);
@@ -304,13 +317,13 @@ function fixedValues(job: TrainingJob): Record<string, number> {
     loss_chunks: lossChunks,
     node: devicesPerNode(cluster),
     ...linkRates(cluster),
-    latency: LATENCY_SEC,
+    latency: ASSUMED.latencySec,
     peak: peakOf(device, recipe.compute),
     "peak.bf16": peakOf(device, recipe.compute === "fp32" ? "fp32" : "bf16"),
     compute_share: efficiency.computeShare,
     hidden_share: efficiency.hiddenShare,
     memory_rate: device.memoryBytesPerSec,
-    memory_share: efficiency.memoryShare ?? MEMORY_SHARE,
+    memory_share: efficiency.memoryShare ?? ASSUMED.memoryShare,
   };
 }
 
@@ -320,7 +333,7 @@ function linkRates(cluster: Cluster): Record<string, number> {
   const node = devicesPerNode(cluster);
   const rate = (needed: boolean, bytesPerSec: number | undefined, what: string): number => {
     if (!needed) return 1;
-    if (bytesPerSec !== undefined) return bytesPerSec * LINK_SHARE;
+    if (bytesPerSec !== undefined) return bytesPerSec * ASSUMED.linkShare;
     throw new ConfigError("--gpus", `${device.title} must have a known ${what} rate`, undefined, "use fewer devices");
   };
   return {

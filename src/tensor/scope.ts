@@ -29,8 +29,11 @@ const STATE_OPERANDS = Object.fromEntries(
   ]),
 ) as unknown as Record<KernelName, readonly string[]>;
 
-/** How matrix products multiply: f32, or factors rounded to bf16 with f32 accumulation. */
-export type Compute = "f32" | "bf16";
+/**
+ * How matrix products multiply: f32, or factors rounded to bf16 with f32 accumulation; fp8 is bf16 but for weights stored
+ * in e4m3, whose other factor is rounded to e4m3 too. See the kernel contract.
+ */
+export type Compute = "f32" | "bf16" | "fp8";
 
 export interface ScopeOptions {
   readonly tape?: Tape | null;

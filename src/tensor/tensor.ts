@@ -97,14 +97,9 @@ export class Tensor implements Operand {
 function typedView(dtype: DType, bytes: Uint8Array): Float32Array | Float64Array | Int32Array {
   const { buffer, byteOffset } = bytes;
   const length = bytes.byteLength / bytesOf(dtype, 1);
-  switch (dtype) {
-    case "f32":
-      return new Float32Array(buffer, byteOffset, length);
-    case "f64":
-      return new Float64Array(buffer, byteOffset, length);
-    case "i32":
-      return new Int32Array(buffer, byteOffset, length);
-    case "bf16":
-      return Float32Array.from(new Uint16Array(buffer, byteOffset, length), fromBf16Bits);
-  }
+  if (dtype === "f32") return new Float32Array(buffer, byteOffset, length);
+  if (dtype === "f64") return new Float64Array(buffer, byteOffset, length);
+  if (dtype === "i32") return new Int32Array(buffer, byteOffset, length);
+  invariant(dtype === "bf16", `a tensor of ${dtype} is read as bytes`);
+  return Float32Array.from(new Uint16Array(buffer, byteOffset, length), fromBf16Bits);
 }

@@ -21,19 +21,6 @@ export const BYTE_CHARACTERS: readonly string[] = Array.from({ length: 256 }, (_
   return String.fromCharCode(place < PRINTABLE ? byte : 0x100 + place - PRINTABLE);
 });
 
-const BYTE_OF_CHARACTER = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
-
-/** The bytes that `spelling` stands for; undefined when it holds a character outside the alphabet. */
-export function bytesOfSpelling(spelling: string): Uint8Array | undefined {
-  const bytes = new Uint8Array(spelling.length);
-  for (let i = 0; i < spelling.length; i++) {
-    const byte = BYTE_OF_CHARACTER.get(spelling[i]!);
-    if (byte === undefined) return undefined;
-    bytes[i] = byte;
-  }
-  return bytes;
-}
-
 function range(first: number, last: number): number[] {
   return Array.from({ length: last - first + 1 }, (_, i) => first + i);
 }

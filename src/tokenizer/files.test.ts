@@ -36,6 +36,11 @@ test("a truncated file is a FormatError", async () => {
   await expect(loadTokenizer(folder)).rejects.toThrow(FormatError);
 });
 
+test("a file that is not UTF-8 is a FormatError", async () => {
+  await writeFile(join(folder, "tokenizer.json"), Uint8Array.of(0x22, 0xc3, 0x28, 0x22));
+  await expect(loadTokenizer(folder)).rejects.toThrow("tokenizer.json: must be UTF-8 text");
+});
+
 test("saving into a folder that does not exist is an IoError", async () => {
   const tokenizer = await trainTokenizer([], { vocabSize: 259 });
   await expect(saveTokenizer(tokenizer, join(folder, "absent"))).rejects.toThrow(IoError);

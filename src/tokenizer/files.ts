@@ -7,11 +7,14 @@ import { nodeFiles } from "../formats/node.ts";
 import { readGgufVocabulary } from "./gguf-vocabulary.ts";
 import { createEncoder } from "./native.ts";
 import { parseVocabulary } from "./tokenizer-json.ts";
+import { scanTokenizerJson } from "./tokenizer-scan.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 const TOKENIZER_FILE = "tokenizer.json";
 const CONFIG_FILE = "tokenizer_config.json";
+/** The largest published tokenizer.json is about 35 MB. */
+const MAX_SCANNED_BYTES = 2 ** 28;
 
 /**
  * The tokenizer in a model folder, in a tokenizer.json or in a `.gguf` file. The begin, end and pad tokens are taken from
@@ -39,10 +42,15 @@ async function readFromFolder(path: string): Promise<Vocabulary> {
     () => false,
   );
   const file = isFolder ? join(path, TOKENIZER_FILE) : path;
-  const json = await readJson(file);
-  if (json === undefined) throw new IoError(file, "must exist", { cure: "train a tokenizer or give another path" });
+  if (!(await nodeFiles.isFile(file))) {
+    throw new IoError(file, "must exist", {
+      cure: "download it with the model, train a tokenizer, or give another path",
+    });
+  }
   const config = await readJson(join(dirname(file), CONFIG_FILE));
-  return parseVocabulary(json, config, file);
+  const scanned = scanTokenizerJson(await readBytes(file));
+  if (scanned === undefined) return parseVocabulary(await readJson(file), config, file);
+  return parseVocabulary(scanned.json, config, file, scanned.tokens);
 }
 
 /** Writes tokenizer.json and tokenizer_config.json into an existing folder; each appears whole or not at all. */
@@ -50,6 +58,16 @@ export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promi
   const utf8 = new TextEncoder();
   await writeWhole(nodeFiles, join(folder, CONFIG_FILE), [utf8.encode(tokenizer.toConfigJson())]);
   await writeWhole(nodeFiles, join(folder, TOKENIZER_FILE), [utf8.encode(tokenizer.toJson())]);
+}
+
+/** The whole file, or its beginning where it is too large for a tokenizer. */
+async function readBytes(path: string): Promise<Uint8Array> {
+  const file = await nodeFiles.openRead(path);
+  try {
+    return await file.read(0, Math.min(file.bytes, MAX_SCANNED_BYTES));
+  } finally {
+    await file.close();
+  }
 }
 
 /** The parsed file; undefined when there is none. */

@@ -38,15 +38,11 @@ export async function readGgufVocabulary(gguf: GgufReader, file: string): Promis
     added_tokens: added,
     pre_tokenizer: formatPreTokenizer(preTokenizer),
     decoder: { type: "ByteLevel" },
-    model: {
-      type: "BPE",
-      vocab: Object.fromEntries(tokens.slice(0, nModelTokens).map((token, id) => [token, id])),
-      merges,
-    },
+    model: { type: "BPE", merges },
   };
   const named = (role: string): string | undefined => tokens[numberOf(gguf, `${role}_token_id`) ?? -1];
   const config = { bos_token: named("bos"), eos_token: named("eos"), pad_token: named("padding") };
-  return parseVocabulary(json, config, file);
+  return parseVocabulary(json, config, file, tokens.slice(0, nModelTokens));
 }
 
 function preTokenizerOf(gguf: GgufReader, file: string): PreTokenizer {

@@ -48,12 +48,7 @@ export class Merger {
   }
 
   #mergeByQueue(bytes: Uint8Array): number[] {
-    const list = new SymbolList(
-      this.#ranks,
-      this.#merges,
-      Int32Array.from(bytes, (byte) => this.#byteIds[byte]!),
-    );
-    return list.merge();
+    return new SymbolList(this.#ranks, this.#merges, bytes, this.#byteIds).merge();
   }
 }
 
@@ -68,56 +63,64 @@ function lowest(ranks: Int32Array, count: number): number {
   return at;
 }
 
-/** The symbols of a long piece as a doubly linked list; an id becomes `NONE` when it has gone into its left neighbour. */
+/** What the list holds of a symbol: the id, which becomes `NONE` when it has gone into its left neighbour, and the links. */
+const [ID, NEXT, PREVIOUS, FIELDS] = [0, 1, 2, 3];
+
+/** The symbols of a long piece as a doubly linked list. The fields of a symbol stand together: memory decides its speed. */
 class SymbolList {
   readonly #ranks: PairRanks;
   readonly #merges: Uint32Array;
-  readonly #ids: Int32Array;
-  readonly #next: Int32Array;
-  readonly #previous: Int32Array;
+  readonly #fields: Int32Array;
   readonly #queue = new RankQueue();
 
-  constructor(ranks: PairRanks, merges: Uint32Array, ids: Int32Array) {
+  /** `bytes` must not be empty. */
+  constructor(ranks: PairRanks, merges: Uint32Array, bytes: Uint8Array, byteIds: Uint32Array) {
     this.#ranks = ranks;
     this.#merges = merges;
-    this.#ids = ids;
-    this.#next = new Int32Array(ids.length);
-    this.#previous = new Int32Array(ids.length);
-    for (let i = 0; i < ids.length; i++) {
-      this.#next[i] = i + 1;
-      this.#previous[i] = i - 1;
+    this.#fields = new Int32Array(bytes.length * FIELDS);
+    for (let i = 0, at = 0; i < bytes.length; i++, at += FIELDS) {
+      this.#fields[at + ID] = byteIds[bytes[i]!]!;
+      this.#fields[at + NEXT] = at + FIELDS;
+      this.#fields[at + PREVIOUS] = i === 0 ? NONE : at - FIELDS;
     }
-    this.#next[ids.length - 1] = NONE;
+    this.#fields[(bytes.length - 1) * FIELDS + NEXT] = NONE;
   }
 
   merge(): number[] {
-    for (let i = 0; i < this.#ids.length; i++) this.#enqueue(i);
+    const fields = this.#fields;
+    for (let at = 0; at < fields.length; at += FIELDS) this.#enqueue(at);
     for (let lowest = this.#queue.pop(); lowest !== undefined; lowest = this.#queue.pop()) {
-      this.#mergeAll(lowest.rank, lowest.places);
+      this.#mergeAll(lowest.rank, lowest.list.sorted());
+      this.#queue.recycle(lowest.list);
     }
-    return Array.from(this.#ids.filter((id) => id !== NONE));
+    const ids: number[] = [];
+    for (let at = 0; at !== NONE; at = fields[at + NEXT]!) ids.push(fields[at + ID]!);
+    return ids;
   }
 
   /** Merges the pairs of one rank from the left. A new pair of lower rank goes first: what is left is queued again. */
-  #mergeAll(rank: number, places: readonly number[]): void {
+  #mergeAll(rank: number, places: Int32Array): void {
     for (let i = 0; i < places.length; i++) {
       if (!this.#mergeAt(rank, places[i]!)) continue;
-      return this.#queue.putBack(rank, places.slice(i + 1));
+      for (let rest = i + 1; rest < places.length; rest++) this.#queue.push(rank, places[rest]!);
+      return;
     }
   }
 
   /** Whether a pair of lower rank has come of it. An entry can be older than its pair: then nothing happens. */
   #mergeAt(rank: number, left: number): boolean {
     if (this.#rankAt(left) !== rank) return false;
-    const [next, previous] = [this.#next, this.#previous];
-    const right = next[left]!;
-    const after = next[right]!;
-    this.#ids[left] = this.#merges[rank * 3 + 2]!;
-    this.#ids[right] = NONE;
-    next[left] = after;
-    if (after !== NONE) previous[after] = left;
+    const fields = this.#fields;
+    const right = fields[left + NEXT]!;
+    const after = fields[right + NEXT]!;
+    fields[left + ID] = this.#merges[rank * 3 + 2]!;
+    fields[right + ID] = NONE;
+    fields[left + NEXT] = after;
+    if (after !== NONE) fields[after + PREVIOUS] = left;
+    // From the left, so that the places of a rank are in order.
+    const previous = fields[left + PREVIOUS]!;
+    const before = previous === NONE ? NONE : this.#enqueue(previous);
     const here = this.#enqueue(left);
-    const before = previous[left] === NONE ? NONE : this.#enqueue(previous[left]!);
     return (here !== NONE && here < rank) || (before !== NONE && before < rank);
   }
 
@@ -129,48 +132,77 @@ class SymbolList {
   }
 
   #rankAt(left: number): number {
-    const id = this.#ids[left]!;
-    const next = this.#next[left]!;
-    return id === NONE || next === NONE ? NONE : this.#ranks.get(id, this.#ids[next]!);
+    const id = this.#fields[left + ID]!;
+    const next = this.#fields[left + NEXT]!;
+    return id === NONE || next === NONE ? NONE : this.#ranks.get(id, this.#fields[next + ID]!);
   }
 }
 
 /** Places by rank: a long piece of few different pairs has few ranks, and only those are in a heap. */
 class RankQueue {
   readonly #ranks: number[] = [];
-  readonly #places = new Map<number, number[]>();
-  /** The list that was pushed to last: neighbours often have the same rank. */
-  #last: { readonly rank: number; readonly places: number[] } = { rank: NONE, places: [] };
+  readonly #lists = new Map<number, PlaceList>();
+  readonly #spare: PlaceList[] = [];
+  /** What was pushed to last: neighbours often have the same rank. */
+  #last: { readonly rank: number; readonly list: PlaceList } | undefined;
 
   push(rank: number, place: number): void {
-    if (this.#last.rank === rank) return void this.#last.places.push(place);
-    const places = this.#places.get(rank);
-    if (places === undefined) return this.putBack(rank, [place]);
-    places.push(place);
-    this.#last = { rank, places };
+    if (this.#last?.rank !== rank) this.#last = { rank, list: this.#lists.get(rank) ?? this.#open(rank) };
+    this.#last.list.push(place);
   }
 
-  putBack(rank: number, places: number[]): void {
-    if (places.length === 0) return;
-    this.#last = { rank, places };
-    this.#places.set(rank, places);
-    pushHeap(this.#ranks, rank);
-  }
-
-  /** The places of the lowest rank, from the left. */
-  pop(): { rank: number; places: readonly number[] } | undefined {
+  /** The places of the lowest rank. */
+  pop(): { readonly rank: number; readonly list: PlaceList } | undefined {
     const rank = popHeap(this.#ranks);
     if (rank === undefined) return undefined;
-    const places = this.#places.get(rank)!;
-    this.#places.delete(rank);
-    if (this.#last.rank === rank) this.#last = { rank: NONE, places: [] };
-    return { rank, places: isSorted(places) ? places : Array.from(Int32Array.from(places).toSorted()) };
+    const list = this.#lists.get(rank)!;
+    this.#lists.delete(rank);
+    if (this.#last?.rank === rank) this.#last = undefined;
+    return { rank, list };
+  }
+
+  /** Takes back a list that is no longer needed. */
+  recycle(list: PlaceList): void {
+    list.clear();
+    this.#spare.push(list);
+  }
+
+  #open(rank: number): PlaceList {
+    const list = this.#spare.pop() ?? new PlaceList();
+    this.#lists.set(rank, list);
+    pushHeap(this.#ranks, rank);
+    return list;
   }
 }
 
-function isSorted(values: readonly number[]): boolean {
-  for (let i = 1; i < values.length; i++) if (values[i - 1]! > values[i]!) return false;
-  return true;
+/** Places in a buffer that grows. */
+class PlaceList {
+  #places = new Int32Array(16);
+  #count = 0;
+  #isSorted = true;
+
+  push(place: number): void {
+    const last = this.#count === 0 ? NONE : this.#places[this.#count - 1]!;
+    if (last === place) return;
+    if (last > place) this.#isSorted = false;
+    if (this.#count === this.#places.length) {
+      const grown = new Int32Array(2 * this.#count);
+      grown.set(this.#places);
+      this.#places = grown;
+    }
+    this.#places[this.#count++] = place;
+  }
+
+  /** The places from the left: a view, good until the list is cleared. */
+  sorted(): Int32Array {
+    const places = this.#places.subarray(0, this.#count);
+    return this.#isSorted ? places : places.toSorted();
+  }
+
+  clear(): void {
+    this.#count = 0;
+    this.#isSorted = true;
+  }
 }
 
 /** A binary heap of numbers, the smallest first. */

@@ -3,6 +3,7 @@ import { Tokenizer as HuggingFaceTokenizer } from "tokenizers";
 import { expect, test } from "vitest";
 import { ALPHABET_BYTES, BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { forEachPiece } from "./pieces.ts";
+import { TokenTable } from "./token-table.ts";
 import { formatTokenizerJson } from "./tokenizer-json.ts";
 
 function pieces(text: string): string[] {
@@ -50,11 +51,12 @@ test("the scanner cuts as the three published regular expressions do", () => {
 
 /** Without merges every byte is a token, and each token knows the number of its piece. */
 function byteTokenizer(): HuggingFaceTokenizer {
-  const tokens = ALPHABET_BYTES.map((byte) => BYTE_CHARACTERS[byte]!);
+  const tokens = new TokenTable(ALPHABET_BYTES.length);
+  ALPHABET_BYTES.forEach((byte, id) => tokens.spell(id, BYTE_CHARACTERS[byte]!));
   const vocabulary = {
     preTokenizer: "deepseek-v3" as const,
     tokens,
-    bytes: [],
+    nModelTokens: tokens.size,
     merges: new Uint32Array(),
     added: [],
     bosId: 0,

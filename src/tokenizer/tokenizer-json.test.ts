@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { ALPHABET_BYTES, BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { parseTokenizer } from "./index.ts";
+import { TokenTable } from "./token-table.ts";
 import { formatTokenizerJson } from "./tokenizer-json.ts";
 
 type Json = Record<string, unknown>;
@@ -13,10 +14,12 @@ function validJson(): { root: Json; model: Json } {
   const id = (token: string): number => TOKENS.indexOf(token);
   const merges = ["t", "h", "th", "th", "e", "the"].map(id);
   const added = SPECIAL.map((content) => ({ id: id(content), content, special: true }));
+  const tokens = new TokenTable(TOKENS.length);
+  TOKENS.forEach((token, i) => tokens.spell(i, token));
   const vocabulary = {
     preTokenizer: "deepseek-v3" as const,
-    tokens: TOKENS,
-    bytes: [],
+    tokens,
+    nModelTokens: TOKENS.length,
     merges: Uint32Array.from(merges),
     added,
     bosId: 0,
@@ -51,6 +54,16 @@ test("tokens after the model's vocabulary are added ones, special or not", () =>
   >;
   expect([...tokenizer.encode("the<｜User｜>")]).toEqual([259, 260]);
   expect(tokenizer.decode([0, 260, 259], { skipSpecial: true })).toBe("<｜User｜>the");
+});
+
+test.each(["in model.vocab", "behind it"])("an added token %s stands for its own letters", (place) => {
+  const content = "<caf\u00e9>";
+  const tokenizer = parseWith(({ root, model }) => {
+    (root["added_tokens"] as unknown[]).push({ id: 260, content, special: false });
+    if (place === "in model.vocab") (model["vocab"] as Json)[content] = 260;
+  }) as ReturnType<typeof parseTokenizer>;
+  expect([...tokenizer.encode(`the${content}`)]).toEqual([259, 260]);
+  expect(tokenizer.decode([260])).toBe(content);
 });
 
 test("the roles are taken from tokenizer_config.json, as strings or objects", () => {

@@ -3,8 +3,9 @@
  * What would change the ids and is not implemented is refused, never ignored.
  */
 import { FormatError, UnsupportedError } from "../core/errors.ts";
-import { BYTE_CHARACTERS, bytesOfSpelling } from "./byte-alphabet.ts";
+import { BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { formatPreTokenizer, PRE_TOKENIZERS, type PreTokenizer, readPreTokenizer } from "./pre-tokenizer.ts";
+import { TokenTable } from "./token-table.ts";
 import {
   type AddedToken,
   BEGIN_OF_SENTENCE,
@@ -30,10 +31,11 @@ type Json = Readonly<Record<string, unknown>>;
  * @param config the parsed `tokenizer_config.json`, which names the begin, end and pad tokens. Without it they are those of
  * DeepSeek-V3.
  * @param file the name that errors give
+ * @param list the tokens by id, in place of `model.vocab`
  * @throws FormatError when a field is malformed, UnsupportedError when it asks for another kind of tokenizer.
  */
-export function parseVocabulary(json: unknown, config: unknown, file: string): Vocabulary {
-  return new Reader(file).vocabulary(json, config);
+export function parseVocabulary(json: unknown, config: unknown, file: string, list?: readonly string[]): Vocabulary {
+  return new Reader(file).vocabulary(json, config, list);
 }
 
 class Reader {
@@ -43,18 +45,19 @@ class Reader {
     this.#file = file;
   }
 
-  vocabulary(json: unknown, config: unknown): Vocabulary {
+  vocabulary(json: unknown, config: unknown, list: readonly string[] | undefined): Vocabulary {
     const root = this.#object(json, "the file");
     const model = this.#object(root["model"], "model");
     this.#checkKind(root, model);
     const preTokenizer = this.#preTokenizer(root["pre_tokenizer"]);
     const added = this.#added(root["added_tokens"]);
-    const ids = this.#ids(model["vocab"]);
-    const tokens = this.#tokens(ids);
-    const bytes = this.#bytes(tokens, added);
-    this.#checkByteTokens(ids);
-    const merges = this.#merges(model["merges"], ids);
-    return { preTokenizer, tokens, bytes, merges, added, ...this.#roles(config, added) };
+    const vocab = list ?? this.#object(model["vocab"], "model.vocab");
+    const spellings = list ?? Object.keys(vocab);
+    const idOf = (spelling: string, i: number): unknown => (list === undefined ? (vocab as Json)[spelling] : i);
+    const tokens = this.#tokens(spellings, idOf, added);
+    this.#checkByteTokens(tokens);
+    const merges = this.#merges(model["merges"], tokens);
+    return { preTokenizer, tokens, nModelTokens: spellings.length, merges, added, ...this.#roles(config, added) };
   }
 
   #checkKind(root: Json, model: Json): void {
@@ -105,67 +108,76 @@ class Reader {
     });
   }
 
-  #ids(value: unknown): Map<string, number> {
-    const ids = new Map<string, number>();
-    for (const [token, id] of Object.entries(this.#object(value, "model.vocab"))) {
-      if (!isId(id))
-        throw this.#wrong(`model.vocab[${JSON.stringify(token)}]`, `an integer from 0 to ${MAX_VOCAB_SIZE - 1}`, id);
-      ids.set(token, id);
-    }
-    return ids;
-  }
-
-  #tokens(ids: ReadonlyMap<string, number>): string[] {
-    const tokens: string[] = Array.from({ length: ids.size });
-    for (const [token, id] of ids) {
-      if (id >= ids.size || tokens[id] !== undefined) {
-        throw this.#wrong(`model.vocab[${JSON.stringify(token)}]`, `an id of its own from 0 to ${ids.size - 1}`, id);
+  /** All tokens: first those that the model spells, then the added ones, which are their own spelling. */
+  #tokens(
+    spellings: readonly string[],
+    idOf: (spelling: string, i: number) => unknown,
+    added: readonly AddedToken[],
+  ): TokenTable {
+    const size = added.reduce((most, { id }) => Math.max(most, id + 1), spellings.length);
+    const tokens = new TokenTable(size);
+    const isTaken = new Uint8Array(spellings.length);
+    const plain = new Map<number, string>();
+    for (let i = 0; i < spellings.length; i++) {
+      const id = idOf(spellings[i]!, i);
+      if (!isId(id)) throw this.#wrong(vocabEntry(spellings[i]!), `an integer from 0 to ${MAX_VOCAB_SIZE - 1}`, id);
+      const isFree = id < spellings.length && isTaken[id] === 0;
+      const holder = isFree ? tokens.spell(id, spellings[i]!) : undefined;
+      if (holder === -1) plain.set(id, spellings[i]!);
+      else if (holder !== id) {
+        throw this.#wrong(vocabEntry(spellings[i]!), `an id of its own from 0 to ${spellings.length - 1}`, id);
       }
-      tokens[id] = token;
+      isTaken[id] = 1;
     }
+    for (const token of added) this.#add(tokens, token, plain.get(token.id));
+    this.#checkFilled(tokens, plain);
     return tokens;
   }
 
-  #bytes(tokens: readonly string[], added: readonly AddedToken[]): Uint8Array[] {
-    const contents = new Map(added.map(({ id, content }) => [id, content]));
-    const nTokens = Math.max(tokens.length, ...added.map(({ id }) => id + 1));
-    return Array.from({ length: nTokens }, (_, id) => {
-      const content = contents.get(id);
-      const token = tokens[id];
-      if (content !== undefined) {
-        if (token === undefined || token === content) return new TextEncoder().encode(content);
-        throw this.#wrong(`added_tokens with id ${id}`, `the token ${JSON.stringify(token)} of model.vocab`, content);
-      }
-      if (token === undefined)
-        throw this.#wrong("added_tokens", "numbered without gaps after model.vocab", `no id ${id}`);
-      const bytes = bytesOfSpelling(token);
-      if (bytes === undefined || bytes.length === 0) {
-        throw this.#wrong(`model.vocab[${JSON.stringify(token)}]`, "spelled in the byte-level alphabet", token);
-      }
-      return bytes;
-    });
+  /** Gives an added token its content; the model spells it in the same way if it has it at all. */
+  #add(tokens: TokenTable, { id, content }: AddedToken, plain: string | undefined): void {
+    const spelled = plain ?? (tokens.has(id) ? tokens.spellingOf(id) : content);
+    if (spelled !== content) {
+      throw this.#wrong(`added_tokens with id ${id}`, `the token ${JSON.stringify(spelled)} of model.vocab`, content);
+    }
+    // Its letters are themselves, also those by which the alphabet means other bytes.
+    tokens.set(id, new TextEncoder().encode(content));
   }
 
-  #checkByteTokens(ids: ReadonlyMap<string, number>): void {
-    const missing = BYTE_CHARACTERS.findIndex((character, byte) => !ids.has(character) && occursInUtf8(byte));
+  #checkFilled(tokens: TokenTable, plain: ReadonlyMap<number, string>): void {
+    for (let id = 0; id < tokens.size; id++) {
+      if (tokens.has(id)) continue;
+      const spelling = plain.get(id);
+      if (spelling === undefined) {
+        throw this.#wrong("added_tokens", "numbered without gaps after model.vocab", `no id ${id}`);
+      }
+      throw this.#wrong(vocabEntry(spelling), "spelled in the byte-level alphabet", spelling);
+    }
+  }
+
+  #checkByteTokens(tokens: TokenTable): void {
+    const missing = BYTE_CHARACTERS.findIndex((character, byte) => tokens.find(character) < 0 && occursInUtf8(byte));
     if (missing >= 0) {
       throw this.#wrong("model.vocab", "a vocabulary with every byte of UTF-8", `none for byte ${missing}`);
     }
   }
 
-  #merges(value: unknown, ids: ReadonlyMap<string, number>): Uint32Array {
+  #merges(value: unknown, tokens: TokenTable): Uint32Array {
     const list = this.#array(value, "model.merges");
     const merges = new Uint32Array(list.length * 3);
-    list.forEach((item, i) => {
-      const pair = typeof item === "string" ? item.split(" ") : item;
-      if (!isPair(pair)) throw this.#wrong(`model.merges[${i}]`, "two tokens", item);
-      [...pair, pair.join("")].forEach((token, side) => {
-        const id = ids.get(token);
-        if (id === undefined)
-          throw this.#wrong(`model.merges[${i}]`, "of tokens of model.vocab that make one of them", item);
-        merges[i * 3 + side] = id;
-      });
-    });
+    for (let i = 0; i < list.length; i++) {
+      const pair = pairOf(list[i]);
+      if (pair === undefined) throw this.#wrong(`model.merges[${i}]`, "two tokens", list[i]);
+      const left = tokens.find(pair[0]);
+      const right = tokens.find(pair[1]);
+      const merged = tokens.find(pair[0], pair[1]);
+      if (left < 0 || right < 0 || merged < 0) {
+        throw this.#wrong(`model.merges[${i}]`, "of tokens of model.vocab that make one of them", list[i]);
+      }
+      merges[i * 3] = left;
+      merges[i * 3 + 1] = right;
+      merges[i * 3 + 2] = merged;
+    }
     return merges;
   }
 
@@ -199,8 +211,9 @@ class Reader {
 }
 
 export function formatTokenizerJson(vocabulary: Vocabulary): string {
-  const { tokens, merges, added } = vocabulary;
-  const spell = (id: number): string => tokens[id]!;
+  const { tokens, nModelTokens, merges, added } = vocabulary;
+  const contents = new Map(added.map(({ id, content }) => [id, content]));
+  const spell = (id: number): string => contents.get(id) ?? tokens.spellingOf(id);
   return JSON.stringify({
     version: "1.0",
     truncation: null,
@@ -227,7 +240,7 @@ export function formatTokenizerJson(vocabulary: Vocabulary): string {
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: false,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      vocab: Object.fromEntries(Array.from({ length: nModelTokens }, (_, id) => [spell(id), id])),
       merges: Array.from({ length: merges.length / 3 }, (_, i) => [spell(merges[i * 3]!), spell(merges[i * 3 + 1]!)]),
     },
   });
@@ -236,7 +249,7 @@ export function formatTokenizerJson(vocabulary: Vocabulary): string {
 export function formatTokenizerConfigJson(vocabulary: Vocabulary): string {
   const contents = new Map(vocabulary.added.map(({ id, content }) => [id, content]));
   const config = {
-    add_bos_token: false,
+    add_bos_token: true,
     add_eos_token: false,
     bos_token: contents.get(vocabulary.bosId),
     eos_token: contents.get(vocabulary.eosId),
@@ -288,8 +301,23 @@ function isId(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) < MAX_VOCAB_SIZE;
 }
 
-function isPair(value: unknown): value is [string, string] {
-  return Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === "string" && part !== "");
+/** The two tokens of a merge, which is written as a text or as a list; undefined when it is neither. */
+function pairOf(item: unknown): readonly [string, string] | undefined {
+  if (typeof item === "string") {
+    // `split` would keep all its parts alive in a cache of the engine.
+    const gap = item.indexOf(" ");
+    const isPair = gap > 0 && gap < item.length - 1 && item.indexOf(" ", gap + 1) < 0;
+    return isPair ? [item.slice(0, gap), item.slice(gap + 1)] : undefined;
+  }
+  if (!Array.isArray(item) || item.length !== 2) return undefined;
+  const [left, right] = item as unknown[];
+  return typeof left === "string" && typeof right === "string" && left !== "" && right !== ""
+    ? [left, right]
+    : undefined;
+}
+
+function vocabEntry(spelling: string): string {
+  return `model.vocab[${JSON.stringify(spelling)}]`;
 }
 
 /** A value, or its beginning when it is too long for a message. */

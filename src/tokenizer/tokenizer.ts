@@ -1,6 +1,7 @@
 /** Text to ids and back. The encoder is handed in: native where there is one, plain TypeScript elsewhere. */
 import { ConfigError } from "../core/errors.ts";
 import type { BpeEncoder } from "./bpe.ts";
+import type { PreTokenizer } from "./pre-tokenizer.ts";
 import { formatTokenizerConfigJson, formatTokenizerJson } from "./tokenizer-json.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -36,22 +37,21 @@ export class Tokenizer {
   readonly bosId: number;
   readonly eosId: number;
   readonly padId: number;
+  readonly preTokenizer: PreTokenizer;
   readonly #vocabulary: Vocabulary;
   readonly #encoder: BpeEncoder;
-  readonly #idOfToken: ReadonlyMap<string, number>;
+  readonly #idOfAdded: ReadonlyMap<string, number>;
   readonly #specialIds: ReadonlySet<number>;
 
   constructor(vocabulary: Vocabulary, encoder: BpeEncoder) {
-    this.vocabSize = vocabulary.bytes.length;
+    this.vocabSize = vocabulary.tokens.size;
     this.bosId = vocabulary.bosId;
     this.eosId = vocabulary.eosId;
     this.padId = vocabulary.padId;
+    this.preTokenizer = vocabulary.preTokenizer;
     this.#vocabulary = vocabulary;
     this.#encoder = encoder;
-    this.#idOfToken = new Map([
-      ...vocabulary.tokens.map((token, id) => [token, id] as const),
-      ...vocabulary.added.map(({ content, id }) => [content, id] as const),
-    ]);
+    this.#idOfAdded = new Map(vocabulary.added.map(({ content, id }) => [content, id]));
     this.#specialIds = new Set(vocabulary.added.filter((token) => token.special).map((token) => token.id));
   }
 
@@ -88,7 +88,8 @@ export class Tokenizer {
 
   /** The id of a token as tokenizer.json spells it (`Ġthe`, `<｜User｜>`). */
   tokenToId(token: string): number | undefined {
-    return this.#idOfToken.get(token);
+    const id = this.#idOfAdded.get(token) ?? this.#vocabulary.tokens.find(token);
+    return id < 0 ? undefined : id;
   }
 
   /** The content of a Hugging Face `tokenizer.json`. */
@@ -99,7 +100,7 @@ export class Tokenizer {
   /** UTF-8 bytes of every id, 0 for special tokens: those of a text's ids sum to its own. */
   tokenBytes(): Uint32Array {
     return Uint32Array.from({ length: this.vocabSize }, (_, id) =>
-      this.#specialIds.has(id) ? 0 : this.#bytesOf(id).length,
+      this.#specialIds.has(id) ? 0 : this.#vocabulary.tokens.lengthOf(id),
     );
   }
 
@@ -113,8 +114,8 @@ export class Tokenizer {
   }
 
   #bytesOf(id: number): Uint8Array {
-    const bytes = this.#vocabulary.bytes[id];
-    if (bytes !== undefined) return bytes;
+    const { tokens } = this.#vocabulary;
+    if (tokens.has(id)) return tokens.bytesOf(id);
     throw new ConfigError("tokenizer.decode", `ids must be integers from 0 to ${this.vocabSize - 1}`, id);
   }
 }

@@ -50,14 +50,14 @@ test("special tokens in the text are not learned", async () => {
 
 test("a vocabulary without room for the bytes is refused with the smallest legal size", async () => {
   await expect(trainTokenizer(["text"], { vocabSize: 256 })).rejects.toThrowErrorMatchingInlineSnapshot(
-    `[ConfigError: tokenizer.vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 256; 4096 suits small models, 32768 larger ones]`,
+    `[ConfigError: vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 256; 4096 suits small models, 32768 larger ones]`,
   );
   await expect(trainTokenizer(["text"], { vocabSize: 300.5 })).rejects.toThrow("must be an integer");
 });
 
 test("a vocabulary that the text cannot fill is refused with the size that was reached", async () => {
   await expect(trainTokenizer(["abcabc abc"], { vocabSize: 1000 })).rejects.toThrowErrorMatchingInlineSnapshot(
-    `[ConfigError: tokenizer.vocab_size: must be at most 261 for this text, got 1000; give more text or ask for 261]`,
+    `[ConfigError: vocab_size: must be at most 261 for this text, got 1000; give more text, or set vocab_size to 261]`,
   );
 });
 

@@ -1,7 +1,8 @@
 /** Learning a byte-level BPE vocabulary from text. */
 import { ConfigError, UnsupportedError } from "../core/errors.ts";
-import { ALPHABET_BYTES, BYTE_CHARACTERS, bytesOfSpelling } from "./byte-alphabet.ts";
+import { ALPHABET_BYTES, BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { createEncoder, tokenizerAddon } from "./native.ts";
+import { TokenTable } from "./token-table.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { BEGIN_OF_SENTENCE, END_OF_SENTENCE, MAX_VOCAB_SIZE, PAD, type Vocabulary } from "./vocabulary.ts";
 
@@ -36,10 +37,10 @@ export async function trainTokenizer(
   const trainer = new addon.BpeTrainer(options.vocabSize, special);
   for await (const document of documents) trainer.feed(document);
   const vocabulary = vocabularyOf(special, trainer.train());
-  const reached = vocabulary.tokens.length;
+  const reached = vocabulary.nModelTokens;
   if (reached < options.vocabSize) {
-    const cure = `give more text or ask for ${reached}`;
-    throw new ConfigError("tokenizer.vocab_size", `must be at most ${reached} for this text`, options.vocabSize, cure);
+    const cure = `give more text, or set vocab_size to ${reached}`;
+    throw new ConfigError("vocab_size", `must be at most ${reached} for this text`, options.vocabSize, cure);
   }
   return new Tokenizer(vocabulary, createEncoder(vocabulary));
 }
@@ -52,17 +53,22 @@ function checkOptions(vocabSize: number, special: readonly string[]): void {
   const smallest = special.length + 256;
   if (!Number.isInteger(vocabSize) || vocabSize < smallest || vocabSize > MAX_VOCAB_SIZE) {
     const rule = `must be an integer from ${smallest} (256 bytes and ${special.length} special tokens) to ${MAX_VOCAB_SIZE}`;
-    throw new ConfigError("tokenizer.vocab_size", rule, vocabSize, "4096 suits small models, 32768 larger ones");
+    throw new ConfigError("vocab_size", rule, vocabSize, "4096 suits small models, 32768 larger ones");
   }
 }
 
 function vocabularyOf(special: readonly string[], merges: Uint32Array): Vocabulary {
-  const tokens = [...special, ...ALPHABET_BYTES.map((byte) => BYTE_CHARACTERS[byte]!)];
+  const spellings = [...special, ...ALPHABET_BYTES.map((byte) => BYTE_CHARACTERS[byte]!)];
   for (let i = 0; i < merges.length; i += 3) {
-    tokens[merges[i + 2]!] = tokens[merges[i]!]! + tokens[merges[i + 1]!]!;
+    spellings[merges[i + 2]!] = spellings[merges[i]!]! + spellings[merges[i + 1]!]!;
   }
+  const nModelTokens = spellings.length;
+  const tokens = new TokenTable(nModelTokens);
   const utf8 = new TextEncoder();
-  const bytes = tokens.map((token, id) => (id < special.length ? utf8.encode(token) : bytesOfSpelling(token)!));
+  spellings.forEach((spelling, id) => {
+    if (id < special.length) tokens.set(id, utf8.encode(spelling));
+    else tokens.spell(id, spelling);
+  });
   const added = special.map((content, id) => ({ id, content, special: true }));
-  return { preTokenizer: "deepseek-v3", tokens, bytes, merges, added, bosId: 0, eosId: 1, padId: 2 };
+  return { preTokenizer: "deepseek-v3", tokens, nModelTokens, merges, added, bosId: 0, eosId: 1, padId: 2 };
 }

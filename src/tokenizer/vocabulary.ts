@@ -1,5 +1,7 @@
 /** A byte-level BPE vocabulary as data: what a tokenizer.json says, with ids in place of spellings. */
+import { BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import type { PreTokenizer } from "./pre-tokenizer.ts";
+import type { TokenTable } from "./token-table.ts";
 
 /** The special tokens of DeepSeek-V3, in the order of their ids. The bars are U+FF5C, the gaps U+2581. */
 export const BEGIN_OF_SENTENCE = "<｜begin▁of▁sentence｜>";
@@ -19,10 +21,10 @@ export interface AddedToken {
 
 export interface Vocabulary {
   readonly preTokenizer: PreTokenizer;
-  /** The spelling of the model's tokens by id: in the byte alphabet, or the content of an added token. */
-  readonly tokens: readonly string[];
   /** The bytes of all tokens by id, added ones included. */
-  readonly bytes: readonly Uint8Array[];
+  readonly tokens: TokenTable;
+  /** The ids below this are the model's own; those from here on are added. */
+  readonly nModelTokens: number;
   /** (left, right, merged) ids of each merge, in the order of their ranks. */
   readonly merges: Uint32Array;
   readonly added: readonly AddedToken[];
@@ -31,12 +33,7 @@ export interface Vocabulary {
   readonly padId: number;
 }
 
-/** The id of each of the 256 bytes. */
+/** The id of each of the 256 bytes, 0 for those that no token is. */
 export function byteIds(vocabulary: Vocabulary): Uint32Array {
-  const ids = new Uint32Array(256);
-  const added = new Set(vocabulary.added.map((token) => token.id));
-  vocabulary.bytes.forEach((bytes, id) => {
-    if (bytes.length === 1 && !added.has(id)) ids[bytes[0]!] = id;
-  });
-  return ids;
+  return Uint32Array.from(BYTE_CHARACTERS, (character) => Math.max(0, vocabulary.tokens.find(character)));
 }

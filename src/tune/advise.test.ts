@@ -100,6 +100,12 @@ describe("advice against a lack of memory", () => {
 });
 
 describe("advice against slowness", () => {
+  test("of a job that does not fit begins with its memory", () => {
+    const { now, remark } = advise({ symptom: "slow", resolve: (changes) => resolveConfig("deepseek-v3", changes) });
+    expect(now.memoryBytes).toBeGreaterThan(now.limitBytes);
+    expect(remark).toMatch(/does not fit: begin with --oom/);
+  });
+
   test("only gives what the planner predicts to be faster and to fit", () => {
     const report = advise({
       symptom: "slow",

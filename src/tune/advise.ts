@@ -84,6 +84,7 @@ function leavesMicroBatchOpen({ why }: ResolvedConfig): boolean {
 }
 
 function remarkOn(symptom: Symptom, now: Prediction): string | null {
+  if (symptom === "slow" && overBytes(now) > 0) return "by the prediction it does not fit: begin with --oom";
   if (symptom !== "oom" || overBytes(now) > 0) return null;
   const causes = "other processes on the device, fragmentation, or longer sequences than training.seq_len";
   return `by the prediction it fits, so the cause is elsewhere: ${causes}`;

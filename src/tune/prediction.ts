@@ -38,12 +38,13 @@ export function predictedJob(config: ResolvedConfig, isMicroBatchAssumed: boolea
 
 /** @throws ConfigError when the layout is not legal for the model or the device lacks a figure. */
 export function predictTraining(config: ResolvedConfig): Prediction {
-  const evaluator = evaluatorOfConfig(config);
+  const plan = blueprint(config.model);
+  const evaluator = evaluatorOfConfig(config, { plan });
   const layout = configuredLayout(config);
   const { memoryBytes, stepSec } = evaluator.evaluate(layout);
   const { weights, gradients, master, moments } = evaluator.memoryParts(layout);
   return {
-    parameters: countParameters(blueprint(config.model)).total,
+    parameters: countParameters(plan).total,
     memoryBytes,
     limitBytes: evaluator.limitBytes,
     stateBytes: weights + gradients + master + moments,

@@ -31,7 +31,7 @@ export const MANY = 50_001;
 export const reference = createReferenceBackend();
 
 /** The operands as float64, without their signs. */
-function absolute<K extends KernelName>(fields: Fields<K>): Fields<K> {
+export function absolute<K extends KernelName>(fields: Fields<K>): Fields<K> {
   const entries = Object.entries(fields as Record<string, Field | undefined>);
   return Object.fromEntries(
     entries.map(([key, field]) => [

@@ -10,6 +10,7 @@ import { reference, type Case, type Cases, type Results } from "./case.ts";
 import { ELEMENTWISE_CASES } from "./elementwise-cases.ts";
 import { MATMUL_CASES } from "./matmul-cases.ts";
 import { MOE_CASES } from "./moe-cases.ts";
+import { STORED_CASES } from "./stored-cases.ts";
 import type { Bound } from "./tolerances.ts";
 
 const CASES: { readonly [K in KernelName]: Cases<K> } = {
@@ -21,7 +22,10 @@ const CASES: { readonly [K in KernelName]: Cases<K> } = {
 const SEED = 2024;
 const KERNEL_NAMES = Object.keys(KERNELS) as KernelName[];
 
-const casesOf = <K extends KernelName>(kernel: K): Iterable<Case<K>> => CASES[kernel](new Rng(SEED, kernel));
+function* casesOf<K extends KernelName>(kernel: K): Iterable<Case<K>> {
+  yield* CASES[kernel](new Rng(SEED, kernel));
+  yield* (STORED_CASES[kernel] as Cases<K> | undefined)?.(new Rng(SEED, kernel)) ?? [];
+}
 
 const backends = nativeIsas().map((isa) => ({
   isa,

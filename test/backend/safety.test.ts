@@ -87,6 +87,28 @@ describe.each(backends)("the $name backend", (backend) => {
     backend.free(y);
   });
 
+  test("refuses weights that are no whole blocks, leave their buffer, have no type or scales of no size", () => {
+    const [x, w] = [backend.alloc(4 * 1024), backend.alloc(144 * 3)];
+    const look = (table: Operand, numbers: { vocab: number; scaleRows?: number }, scale?: Operand): Float64Array =>
+      encodeCall(
+        "embedding",
+        { ids: { handle: x, offset: 0, dtype: "i32" }, table, y: f32At(x, 512), scale },
+        { n: 1, d: 256, scaleRows: 1, scaleCols: 128, ...numbers },
+      );
+    const blocks = (offset: number): Operand => ({ handle: w, offset, dtype: "q4_k" });
+    backend.write(x, 0, new Uint8Array(4));
+    backend.run(look(blocks(256), { vocab: 2 }));
+    expect(() => backend.run(look(blocks(256), { vocab: 3 }))).toThrow(InternalError);
+    expect(() => backend.run(look(blocks(32), { vocab: 1 }))).toThrow(/embedding.*table.*block/);
+    expect(() => backend.run(look({ ...blocks(0), dtype: "i32" }, { vocab: 1 }))).toThrow(InternalError);
+    expect(() => backend.run(look(blocks(0), { vocab: 1 }).with(7, 17))).toThrow(InternalError);
+    backend.run(look(blocks(0), { vocab: 1 }, f32At(x, 8)));
+    expect(() => backend.run(look(blocks(0), { vocab: 1, scaleRows: 0 }, f32At(x, 8)))).toThrow(/scale/);
+    expect(() => backend.run(look(blocks(0), { vocab: 3 }, f32At(x, 1020)))).toThrow(InternalError);
+    backend.free(x);
+    backend.free(w);
+  });
+
   test("counts live and peak bytes", () => {
     const before = backend.stats();
     const y = backend.alloc(4096);

@@ -22,5 +22,7 @@ test("a browser makes the same folders as Node", async () => {
   const context = createContext({ TextEncoder, TextDecoder });
   new Script(outputFiles[0]!.text).runInContext(context);
   const inBrowser = new Script("fathom.exportPlan").runInContext(context) as typeof exportPlan;
-  for (const { name, request } of launchCases()) expect(inBrowser(request), name).toEqual(exportPlan(request));
+  for (const { name, request } of launchCases()) {
+    expect(await inBrowser(request), name).toEqual(await exportPlan(request));
+  }
 });

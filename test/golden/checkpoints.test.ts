@@ -118,7 +118,7 @@ async function writtenBy(golden: Golden, create: (typeof BACKENDS)[number]["crea
   const backend = create();
   using engine = await Engine.open({
     ...{ backend, settings, codec, now: () => 0 },
-    loadParameters: (scope) => load(scope, golden),
+    openWeights: (scope) => load(scope, golden),
   });
   const generation = { ...settings.generation, temperature: 0, maxTokens: ids.length - prompt };
   const pieces: Piece[] = [];

@@ -21,9 +21,9 @@ interface ByteScorerOptions {
 
 export function openByteScorer(options: ByteScorerOptions = {}): Promise<Scorer> {
   const { settings = byteModel(), seed = 6, backend = createReferenceBackend() } = options;
-  const loadParameters: Parameters<typeof Scorer.open>[0]["loadParameters"] = (scope) =>
+  const openWeights: Parameters<typeof Scorer.open>[0]["openWeights"] = (scope) =>
     randomParameters(scope, settings.model, seed);
-  return Scorer.open({ backend, settings, tokenizer: createByteTokenizer(), loadParameters });
+  return Scorer.open({ backend, settings, tokenizer: createByteTokenizer(), openWeights });
 }
 
 /** Documents, each of several pieces. */

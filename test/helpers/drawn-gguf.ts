@@ -28,16 +28,26 @@ export function drawnGguf(
   weights: ReadonlyMap<string, DrawnTensor>,
   style: GgufStyle,
 ): GgufContent {
-  const main = blueprint({ ...model, nMtpLayers: 0 });
+  const tensors = drawnGgufTensors({ ...model, nMtpLayers: 0 }, weights, style);
+  return { metadata: new Map([...modelKeys(model, style), ...tokenizerKeys(model.vocabSize)]), tensors };
+}
+
+type DrawnGgufTensor = Omit<GgufContent["tensors"][number], "chunks"> & { readonly chunks: () => Uint8Array[] };
+
+/** MTP layers included. */
+export function drawnGgufTensors(
+  model: ModelConfig,
+  weights: ReadonlyMap<string, DrawnTensor>,
+  style: GgufStyle,
+): DrawnGgufTensor[] {
   const parameters = stackExperts(model, weights);
-  const tensors = ggufNames(main, style).map((entry) => {
+  return ggufNames(blueprint(model), style).map((entry) => {
     const { name, shape } = entry;
-    const isPlain = shape.length === 1 || name.endsWith("ffn_gate_inp.weight");
+    const isPlain = shape.length === 1 || /(?:ffn_gate_inp|indexer\.proj)\.weight$/.test(name);
     const dtype = isPlain ? "F32" : typeForRows(style.type, shape.at(-1)!);
     const values = converted(entry, parameters.get(entry.parameters[0]!)!, model);
     return { name, shape, dtype, chunks: () => [encodeBlocks(dtype, values)] };
   });
-  return { metadata: new Map([...modelKeys(model, style), ...tokenizerKeys(model.vocabSize)]), tensors };
 }
 
 function stackExperts(model: ModelConfig, weights: ReadonlyMap<string, DrawnTensor>): Map<string, number[]> {

@@ -9,9 +9,9 @@ const u32 = (value: number): GgufEntry => ({ type: "u32", value });
 const f32 = (value: number): GgufEntry => ({ type: "f32", value });
 const GATING = { softmax: 1, sigmoid: 2, sqrtsoftplus: 4 } as const;
 
-/** Keys of `llama`, `deepseek`, `deepseek2`, `deepseek32` or `deepseek4` without their prefix. */
-export function ggufKeys(preset: string, arch: string, splitKvB = true): Keys {
-  const { model } = resolveConfig({ preset });
+/** Keys of a preset or a model as `llama`, `deepseek`, `deepseek2`, `deepseek32` or `deepseek4` without their prefix. */
+export function ggufKeys(preset: string | ModelConfig, arch: string, splitKvB = true): Keys {
+  const model = typeof preset === "string" ? resolveConfig({ preset }).model : preset;
   return {
     block_count: u32(model.nLayers),
     context_length: u32(model.maxSeqLen),

@@ -1,9 +1,10 @@
 /** Runs one kernel on plain arrays, with guard bytes around every operand. */
 
-import { DTYPES, fromBf16Bits, toBf16Bits, type DType, type Rng } from "../../src/core/index.ts";
+import { bytesOf, DTYPES, fromBf16Bits, toBf16Bits, type DType, type Rng } from "../../src/core/index.ts";
 import {
   encodeCall,
   type Backend,
+  type Handle,
   type KernelName,
   type KernelNumbers,
   type KernelOperands,
@@ -12,7 +13,12 @@ import {
 
 export interface Field {
   readonly dtype: DType;
+  /** Numbers; of types that only weights have, the bytes as they are stored. */
   readonly values: ArrayLike<number>;
+  /** Elements of the buffer in front of the operand, where three blocks will not do. */
+  readonly front?: number;
+  /** The operand holds the handles of these in place of values. */
+  readonly list?: readonly Field[];
 }
 
 export type Fields<K extends KernelName> = {
@@ -23,6 +29,10 @@ export const f32 = (values: ArrayLike<number>): Field => ({ dtype: "f32", values
 export const f64 = (values: ArrayLike<number>): Field => ({ dtype: "f64", values });
 export const bf16 = (values: ArrayLike<number>): Field => ({ dtype: "bf16", values });
 export const i32 = (values: ArrayLike<number>): Field => ({ dtype: "i32", values });
+
+/** Bytes of a stored type. */
+export const stored = (dtype: DType, bytes: Uint8Array, front?: number): Field =>
+  front === undefined ? { dtype, values: bytes } : { dtype, values: bytes, front };
 
 /** An operand that starts at element `at` of another one. */
 export interface Alias {
@@ -41,36 +51,41 @@ export const uniform = (rng: Rng, length: number, scale = 1): Float64Array =>
   Float64Array.from({ length }, () => (2 * rng.uniform() - 1) * scale);
 
 function toBytes({ dtype, values }: Field): Uint8Array {
-  switch (dtype) {
-    case "f32":
-      return new Uint8Array(new Float32Array(values).buffer);
-    case "f64":
-      return new Uint8Array(new Float64Array(values).buffer);
-    case "i32":
-      return new Uint8Array(new Int32Array(values).buffer);
-    case "bf16":
-      return new Uint8Array(new Uint16Array(Array.from(values, toBf16Bits)).buffer);
-  }
+  if (dtype === "f32") return new Uint8Array(new Float32Array(values).buffer);
+  if (dtype === "f64") return new Uint8Array(new Float64Array(values).buffer);
+  if (dtype === "i32") return new Uint8Array(new Int32Array(values).buffer);
+  if (dtype === "bf16") return new Uint8Array(new Uint16Array(Array.from(values, toBf16Bits)).buffer);
+  return Uint8Array.from(values);
 }
 
 function fromBytes(dtype: DType, bytes: Uint8Array): Float64Array {
   const buffer = bytes.slice().buffer;
-  switch (dtype) {
-    case "f32":
-      return new Float64Array(new Float32Array(buffer));
-    case "f64":
-      return new Float64Array(buffer);
-    case "i32":
-      return new Float64Array(new Int32Array(buffer));
-    case "bf16":
-      return new Float64Array(new Uint16Array(buffer)).map(fromBf16Bits);
-  }
+  if (dtype === "f32") return new Float64Array(new Float32Array(buffer));
+  if (dtype === "f64") return new Float64Array(buffer);
+  if (dtype === "i32") return new Float64Array(new Int32Array(buffer));
+  if (dtype === "bf16") return new Float64Array(new Uint16Array(buffer)).map(fromBf16Bits);
+  return Float64Array.from(bytes);
 }
 
 const GUARD = 0xa5;
-/** Elements in front of an operand: odd, so that no operand but the first is aligned by luck. */
+/** Blocks in front of an operand: odd, so that no operand but the first is aligned by luck. */
 const FRONT = 3;
 const BACK_BYTES = 64;
+
+function frontOf({ dtype, front }: Field): number {
+  return front ?? FRONT * DTYPES[dtype].blockElements;
+}
+
+/** A buffer that holds the operand between guards, and its bytes. */
+function place(backend: Backend, field: Field): { handle: Handle; length: number } {
+  const bytes = toBytes(field);
+  const front = bytesOf(field.dtype, frontOf(field));
+  const whole = new Uint8Array(front + bytes.length + BACK_BYTES).fill(GUARD);
+  whole.set(bytes, front);
+  const handle = backend.alloc(whole.length);
+  backend.write(handle, 0, whole);
+  return { handle, length: whole.length };
+}
 
 /**
  * Runs a kernel and returns every operand as it is afterwards. `alias` names operands that lie in the memory of another
@@ -88,17 +103,16 @@ export function runKernel<K extends KernelName>(
     (entry): entry is [string, Field] => entry[1] !== undefined,
   );
   const operands: Record<string, Operand> = {};
+  const listed: Handle[] = [];
   const owned: [string, Field, number][] = [];
   for (const [key, field] of given) {
     if (alias[key] !== undefined) continue;
-    const bytes = toBytes(field);
-    const front = FRONT * DTYPES[field.dtype].blockBytes;
-    const whole = new Uint8Array(front + bytes.length + BACK_BYTES).fill(GUARD);
-    whole.set(bytes, front);
-    const handle = backend.alloc(whole.length);
-    backend.write(handle, 0, whole);
-    operands[key] = { handle, offset: FRONT, dtype: field.dtype };
-    owned.push([key, field, whole.length]);
+    const handles = field.list?.map((matrix) => place(backend, { front: 0, ...matrix }).handle) ?? [];
+    listed.push(...handles);
+    const one = field.list === undefined ? field : f64(handles);
+    const { handle, length } = place(backend, one);
+    operands[key] = { handle, offset: frontOf(one), dtype: field.dtype };
+    owned.push([key, one, length]);
   }
   for (const [key, { of, at }] of Object.entries(alias)) {
     operands[key] = { ...operands[of]!, offset: FRONT + at };
@@ -108,14 +122,17 @@ export function runKernel<K extends KernelName>(
     const results: Record<string, Float64Array> = {};
     for (const [key, field, length] of owned) {
       const whole = backend.readSync(operands[key]!.handle, 0, length);
-      const front = FRONT * DTYPES[field.dtype].blockBytes;
+      const front = bytesOf(field.dtype, frontOf(field));
       const guards = [...whole.subarray(0, front), ...whole.subarray(length - BACK_BYTES)];
       if (guards.some((byte) => byte !== GUARD)) throw new Error(`${name} wrote outside ${key}`);
-      results[key] = fromBytes(field.dtype, whole.subarray(front, length - BACK_BYTES));
+      // Handles are not the same on every backend.
+      const isList = (fields as Record<string, Field | undefined>)[key]!.list !== undefined;
+      results[key] = fromBytes(field.dtype, isList ? new Uint8Array() : whole.subarray(front, length - BACK_BYTES));
     }
     for (const [key, { of, at }] of Object.entries(alias)) results[key] = results[of]!.subarray(at);
     return results as Record<keyof KernelOperands<K>, Float64Array>;
   } finally {
+    for (const handle of listed) backend.free(handle);
     for (const [key] of owned) backend.free(operands[key]!.handle);
   }
 }

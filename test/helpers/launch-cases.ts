@@ -2,7 +2,8 @@
 
 import { resolveConfig, type ResolvedConfig } from "../../src/config/index.ts";
 import { device } from "../../src/planner/devices.ts";
-import { engineRow, ENGINES, type EngineName } from "../../src/planner/export/engines.ts";
+import { ENGINE_TASKS, type EngineName } from "../../src/planner/export/engine-names.ts";
+import { engineRow } from "../../src/planner/export/engines.ts";
 import type { ExportRequest } from "../../src/planner/export/export-plan.ts";
 import type { LocalLaunch, ServingLaunch, TrainingLaunch } from "../../src/planner/export/launch.ts";
 import { completeLayout, type LayoutInput } from "../../src/planner/layout.ts";
@@ -120,7 +121,7 @@ export interface LaunchCase {
 }
 
 export function launchCases(): LaunchCase[] {
-  return (Object.keys(ENGINES) as EngineName[]).flatMap((engine) =>
+  return (Object.keys(ENGINE_TASKS) as EngineName[]).flatMap((engine) =>
     JOBS[engine].flatMap((job) => casesOf(engine, job)),
   );
 }

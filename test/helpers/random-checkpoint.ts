@@ -69,7 +69,7 @@ export async function plainValues(folder: string): Promise<Map<string, Float64Ar
   const reader = await openSafetensors(folder);
   const values = new Map<string, Float64Array>();
   for (const name of reader.tensors.keys()) {
-    if (!/(_scale_inv|\.scale)$/.test(name)) values.set(name, await valuesOf(reader, name));
+    if (!/(_scale_inv|\.weight_scale|\.scale)$/.test(name)) values.set(name, await valuesOf(reader, name));
   }
   await reader.close();
   return values;
@@ -99,6 +99,11 @@ async function valuesOf(reader: TensorReader, name: string): Promise<Float64Arra
     }
     case "I8": {
       const scales = await scalesOf(reader, name);
+      if (reader.tensors.has(`${name}_scale`)) {
+        return Float64Array.from(new Int8Array(bytes.buffer), (byte, i) =>
+          Math.fround(byte * scales[Math.floor(i / columns)]!),
+        );
+      }
       return Float64Array.from({ length: 2 * rows * columns }, (_, i) => {
         const byte = bytes[Math.floor(i / 2)]!;
         return E2M1_VALUES[i % 2 === 0 ? byte % 16 : Math.floor(byte / 16)]! * scales[Math.floor(i / 32)]!;
@@ -112,7 +117,7 @@ async function valuesOf(reader: TensorReader, name: string): Promise<Float64Arra
 }
 
 async function scalesOf(reader: TensorReader, weight: string): Promise<Float64Array> {
-  const names = [`${weight}_scale_inv`, weight.replace(/\.weight$/, ".scale")];
+  const names = [`${weight}_scale_inv`, `${weight}_scale`, weight.replace(/\.weight$/, ".scale")];
   const name = names.find((found) => reader.tensors.has(found))!;
   const bytes = (await reader.read(name)).slice();
   const isF32 = reader.tensors.get(name)!.dtype === "F32";

@@ -85,7 +85,7 @@ export function writeSparseGguf(file: string, options: SparseGguf): void {
     ["tokenizer.ggml.token_type", list("i32", () => 1)],
     ["tokenizer.ggml.merges", list("text", (i) => `Ġto ken${i}`)],
   ]);
-  const padded = tensors.map(({ dtype, shape }) => Math.ceil(ggufBytes(dtype, shape)! / 64) * 64);
+  const padded = tensors.map(({ dtype, shape }) => Math.ceil(ggufBytes(dtype, shape)! / 32) * 32);
   writeSparse(
     file,
     encodeGgufHeader({ metadata, tensors }),

@@ -26,7 +26,13 @@ export function times(factor: number, a: Vector): number[] {
 
 /** W x for the `count` rows of W from row `first`. */
 export function multiply(w: Matrix, x: Vector, first = 0, count = w.values.length / w.width): number[] {
-  return Array.from({ length: count }, (_, i) => dot(rowOf(w, first + i), x));
+  return Array.from({ length: count }, (_, i) => multiplyRow(w, first + i, x));
+}
+
+function multiplyRow({ values, width }: Matrix, row: number, x: Vector): number {
+  let sum = 0;
+  for (let i = 0; i < width; i++) sum += values[row * width + i]! * x[i]!;
+  return sum;
 }
 
 /** x · w / √(mean x² + ε) */

@@ -162,10 +162,10 @@ describe("a text that", () => {
   });
   test("gives fewer tokens than the vocabulary asks for, or has fewer than the bytes", async () => {
     expect((await refusedSetting("vocab_size=50000")).replaceAll(/\b\d{3,4}\b/g, "N")).toMatchInlineSnapshot(
-      `"error: tokenizer.vocab_size: must be at most N for this text, got 50000; give more text or ask for N"`,
+      `"error: vocab_size: must be at most N for this text, got 50000; give more text, or set vocab_size to N"`,
     );
     expect(await refusedSetting("vocab_size=100")).toMatchInlineSnapshot(
-      `"error: tokenizer.vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 100; 4096 suits small models, 32768 larger ones"`,
+      `"error: vocab_size: must be an integer from 259 (256 bytes and 3 special tokens) to 1048576, got 100; 4096 suits small models, 32768 larger ones"`,
     );
   });
   test("comes together with a corpus", async () => {

@@ -64,11 +64,11 @@ describe("fathom convert", () => {
       [
         "1 error: /fp8: must not exist yet; choose another path, or remove it
       ",
-        "1 error: --dtype: must be one of f32, bf16, f16 for a folder, got "q4_k"
+        "1 error: --dtype: must be one of f32, bf16, f16, fp8, int8 for a folder, got "q4_k"
       ",
         "1 error: --max-shard-size: must be bytes, KB, MB, GB, KiB, MiB or GiB, got "5 cows"; for example 5GB
       ",
-        "1 error: model: must be a preset, or the path of a config.json, a checkpoint folder or a .gguf file, got "/nowhere"; choose one of nano, tiny, lite-slice, deepseek-llm-7b, deepseek-llm-67b, deepseek-moe-16b, deepseek-v2-lite, deepseek-v2, deepseek-v2.5, deepseek-coder-v2, deepseek-v3, deepseek-r1, deepseek-v3.1, deepseek-v3.2, deepseek-v4-flash, deepseek-v4-pro, deepseek-vl2-tiny, deepseek-vl2-small, deepseek-vl2-base, llama2-7b, bert-base
+        "1 error: source: must be the path of a checkpoint folder or a .gguf file, got "/nowhere"; check the path
       ",
       ]
     `);

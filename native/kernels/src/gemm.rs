@@ -33,7 +33,8 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    fn bytes(self) -> usize {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,
             Dtype::Bf16 => 2,

@@ -6,6 +6,7 @@ pub mod ops;
 pub mod pool;
 pub mod roof;
 pub mod scratch;
+pub mod stored;
 
 pub use isa::Isa;
 pub use pool::Pool;

@@ -1,9 +1,9 @@
 //! The process-wide table of buffers: handles for JavaScript, aligned memory behind them, and a pool for reuse.
 
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use crate::mapping;
+use memmap2::{Advice, Mmap, MmapMut};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ const POOL_FLOOR: usize = 64 << 20;
 enum Memory {
     Small { ptr: NonNull<u8>, layout: Layout },
     Large(MmapMut),
-    File { map: Mmap, skip: usize },
+    File { map: Arc<Mmap>, start: usize },
 }
 
 // SAFETY: plain memory.
@@ -45,7 +45,7 @@ impl Memory {
         match self {
             Memory::Small { ptr, .. } => ptr.as_ptr(),
             Memory::Large(map) => map.as_ptr().cast_mut(),
-            Memory::File { map, skip } => map.as_ptr().wrapping_add(*skip).cast_mut(),
+            Memory::File { map, start } => map.as_ptr().wrapping_add(*start).cast_mut(),
         }
     }
 }
@@ -83,6 +83,11 @@ impl Buffer {
 
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that are not those of a file.
+    fn own_bytes(&self) -> usize {
+        if self.writable { self.bytes } else { 0 }
     }
 
     /// False for a mapped file.
@@ -170,23 +175,12 @@ pub fn alloc(bytes: usize) -> Result<f64, Refusal> {
     Ok(table.insert(Buffer::new(memory, bytes, true)))
 }
 
-/// A read-only window of a file.
+/// A read-only window of a file; `UnexpectedEof` when the file ends before it does.
 pub fn map_file(path: &str, offset: u64, bytes: usize) -> std::io::Result<f64> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    if offset.checked_add(bytes as u64).is_none_or(|end| end > length) {
-        let text = format!("{path}: must hold bytes {offset} to {offset} + {bytes}, got {length} bytes");
-        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text));
-    }
-    // The kernel maps whole pages; an empty window cannot be mapped at all.
-    let skip = (offset % 4096) as usize;
-    let mut options = MmapOptions::new();
-    options.offset(offset - skip as u64).len((skip + bytes).max(1));
-    // SAFETY: the mapping is private and read only. A file that another process cuts short faults, as with any mapping.
-    let map = unsafe { options.map(&file)? };
+    let map = mapping::of_file(path, offset, bytes as u64)?;
     let mut table = lock();
     table.check_handles().map_err(|_| std::io::Error::other("too many buffers"))?;
-    Ok(table.insert(Buffer::new(Memory::File { map, skip }, bytes, false)))
+    Ok(table.insert(Buffer::new(Memory::File { map, start: offset as usize }, bytes, false)))
 }
 
 /// Forgets a handle; its memory goes to the pool once no call uses it.
@@ -198,7 +192,7 @@ pub fn free(handle: f64) -> Result<(), String> {
     entry.generation = (entry.generation + 1) % GENERATIONS;
     table.empty.push(slot);
     table.live_buffers -= 1;
-    table.live_bytes -= buffer.as_ref().map_or(0, |buffer| buffer.bytes);
+    table.live_bytes -= buffer.as_ref().map_or(0, |buffer| buffer.own_bytes());
     // The buffer's drop takes the lock itself.
     drop(table);
     drop(buffer);
@@ -246,7 +240,7 @@ impl Table {
 
     /// After `check_handles`.
     fn insert(&mut self, buffer: Buffer) -> f64 {
-        self.live_bytes += buffer.bytes;
+        self.live_bytes += buffer.own_bytes();
         self.live_buffers += 1;
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
         let slot = self.empty.pop().unwrap_or_else(|| {

@@ -3,6 +3,7 @@
 use crate::buffers::{self, Buffer};
 use fathom_kernels::gemm::{Dtype, MatIn};
 use fathom_kernels::ops::{Shared, Source, Target};
+use fathom_kernels::stored::{Format, Scale, Stored};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -117,6 +118,31 @@ pub fn span(steps: &[(usize, usize)], width: usize) -> usize {
     steps.iter().fold(width, |sum, &(count, stride)| sum.saturating_add((count - 1).saturating_mul(stride)))
 }
 
+/// The elements of a stored matrix that a kernel reads, from the first to the last.
+#[derive(Clone, Copy)]
+pub struct StoredShape {
+    pub len: usize,
+    /// Elements from row to row, and those of a row that are read.
+    pub stride: usize,
+    pub cols: usize,
+    /// The block that shares a scale, where there are scales.
+    pub scale_rows: usize,
+    pub scale_cols: usize,
+}
+
+/// What an operand is made of: blocks of so many elements and bytes, at multiples of `align`.
+struct Unit {
+    elements: usize,
+    bytes: usize,
+    align: usize,
+}
+
+impl Unit {
+    fn plain(bytes: usize) -> Self {
+        Self { elements: 1, bytes, align: bytes }
+    }
+}
+
 /// Where an operand lies. Its memory is had by saying how many elements the kernel touches.
 pub struct Operand<'c> {
     call: &'c Call<'c>,
@@ -126,14 +152,19 @@ pub struct Operand<'c> {
     dtype: f64,
 }
 
-impl Operand<'_> {
-    /// Checks range, alignment and overlap, and returns the address.
+impl<'c> Operand<'c> {
     fn claim(&self, len: usize, element_bytes: usize, access: Access) -> Result<*mut u8> {
+        self.claim_blocks(len, Unit::plain(element_bytes), access)
+    }
+
+    /// Checks range, alignment and overlap, and returns the address. The offset is a whole number of blocks.
+    fn claim_blocks(&self, len: usize, unit: Unit, access: Access) -> Result<*mut u8> {
         let name = self.name;
-        let (start, size) = (self.offset.saturating_mul(element_bytes), len.saturating_mul(element_bytes));
+        let start = (self.offset / unit.elements).saturating_mul(unit.bytes);
+        let size = len.div_ceil(unit.elements).saturating_mul(unit.bytes);
         let room = self.buffer.bytes();
         if start.checked_add(size).is_none_or(|end| end > room) {
-            let (offset, elements) = (self.offset, room / element_bytes);
+            let (offset, elements) = (self.offset, room / unit.bytes * unit.elements);
             return self.call.error(format!(
                 "{name} must lie within its buffer of {elements} elements, got {len} from {offset} on"
             ));
@@ -142,9 +173,10 @@ impl Operand<'_> {
             return self.call.error(format!("{name} is written, so it must not be a mapped file"));
         }
         let ptr = self.buffer.ptr().wrapping_add(start);
-        if !(ptr as usize).is_multiple_of(element_bytes) {
+        let align = unit.align;
+        if !(ptr as usize).is_multiple_of(align) {
             return self.call.error(format!(
-                "{name} must be aligned to {element_bytes} bytes; copy the file's tensor instead of mapping it"
+                "{name} must be aligned to {align} bytes; copy the file's tensor instead of mapping it"
             ));
         }
         let claim = Claim { operand: name, bytes: ptr as usize..ptr as usize + size, access };
@@ -193,6 +225,61 @@ impl Operand<'_> {
             Source::F32(x) => MatIn { ptr: x.as_ptr().cast(), dtype: Dtype::F32, stride, trans: false, index: None },
             Source::Bf16(x) => MatIn { ptr: x.as_ptr().cast(), dtype: Dtype::Bf16, stride, trans: false, index: None },
         })
+    }
+
+    /// f32 or bf16 without scales, which need no decoding.
+    pub fn is_plain(&self, scale: Option<&Operand>) -> bool {
+        scale.is_none() && (self.dtype == F32 || self.dtype == BF16)
+    }
+
+    /// A matrix of any stored type, with its scales if there are any.
+    pub fn stored<'o>(&'o self, scale: Option<&'o Operand>, shape: StoredShape) -> Result<Stored<'o>> {
+        let Some(format) = Format::of_id(self.dtype) else {
+            return self.wrong_dtype("of a type that weights are stored in");
+        };
+        let StoredShape { len, stride, cols, .. } = shape;
+        let (name, offset, elements) = (self.name, self.offset, format.block_elements());
+        let whole = offset.is_multiple_of(elements) && (len <= cols || stride.is_multiple_of(elements));
+        self.call.require(whole, || {
+            let type_name = format.name();
+            format!("{name} must have offset and rows of whole blocks of {type_name} ({elements} elements), got {offset} and {stride}")
+        })?;
+        let unit = Unit { elements, bytes: format.block_bytes(), align: format.align() };
+        let first = self.claim_blocks(len, unit, Access::Read)?;
+        let scale = match scale {
+            Some(scale) if len > 0 => Some(self.scale(scale, shape)?),
+            _ => None,
+        };
+        Ok(Stored { format, base: first.wrapping_sub(format.bytes(offset)), offset, stride, scale })
+    }
+
+    fn scale<'o>(&self, scale: &'o Operand, shape: StoredShape) -> Result<Scale<'o>> {
+        let StoredShape { len, stride, cols, scale_rows, scale_cols } = shape;
+        self.call.require(scale_rows > 0 && scale_cols > 0, || {
+            format!("scale_rows and scale_cols must be above 0, got {scale_rows} and {scale_cols}")
+        })?;
+        let in_row = stride > 0 && self.offset % stride + cols <= stride;
+        self.call.require(in_row, || {
+            let (name, offset) = (self.name, self.offset);
+            format!("{name} must have rows within those of the scaled matrix ({stride} elements), got {cols} from {offset} on")
+        })?;
+        let row = (self.offset + len - 1) / stride / scale_rows;
+        let values = scale.f32((row + 1).saturating_mul(stride.div_ceil(scale_cols)))?;
+        Ok(Scale { values, rows: scale_rows, cols: scale_cols })
+    }
+
+    /// The handles that the operand holds in place of values.
+    pub fn handles(&self, count: usize) -> Result<&[f64]> {
+        // SAFETY: as in `f32`.
+        Ok(unsafe { std::slice::from_raw_parts(self.claim(count, 8, Access::Read)?.cast(), count) })
+    }
+
+    /// An operand of the same type at the start of another buffer.
+    pub fn at(&self, handle: f64) -> Result<Operand<'c>> {
+        match buffers::get(handle) {
+            Ok(buffer) => Ok(Operand { buffer, offset: 0, ..*self }),
+            Err(text) => self.call.error(format!("{}: {text}", self.name)),
+        }
     }
 
     #[allow(clippy::mut_from_ref)] // the claim makes it the only one

@@ -1,11 +1,12 @@
 //! The table of kernels: how the words of a call become the arguments of a function. The names, the order of operands
 //! and numbers and the opcodes are those of the contract; a test on the JavaScript side compares the two.
 
-use crate::call::{Call, Result, area, span};
+use crate::call::{Call, Operand, Result, StoredShape, area, span};
 use fathom_kernels::gemm::{
     self, Compute, GroupedMatmul, GroupedMatmulBackwardW, MatIn, Matmul, Product, grouped_matmul,
     grouped_matmul_backward_w,
 };
+use fathom_kernels::stored::{Item, Products, products, rows_from};
 use fathom_kernels::{Ctx, ops};
 
 pub struct Kernel {
@@ -130,9 +131,11 @@ kernels! {
         ops::random_normal(ctx, y.f32_mut(n)?, n, std, [word(call, key_lo)?, word(call, key_hi)?]);
     }
 
-    10 embedding(ids, table, y) [n, d, vocab] |ctx, call| {
-        let table = table.source(area(&[vocab, d]))?;
-        ops::embedding(ctx, ids.i32(n)?, table, y.f32_mut(area(&[n, d]))?, n, d, vocab);
+    10 embedding(ids, table, y, scale maybe) [n, d, vocab, scale_rows, scale_cols] |ctx, call| {
+        let shape = StoredShape { len: area(&[vocab, d]), stride: d, cols: d, scale_rows, scale_cols };
+        let table = table.stored(scale.as_ref(), shape)?;
+        // SAFETY: the range is checked.
+        unsafe { ops::embedding(ctx, ids.i32(n)?, table, y.f32_mut(area(&[n, d]))?, n, d, vocab) };
     }
 
     11 embeddingBackward(ids, dy, d_table) [n, d, vocab, accumulate: flag] |ctx, call| {
@@ -157,41 +160,88 @@ kernels! {
         ops::rms_norm_backward(ctx, saved, dx, dw, shape);
     }
 
-    20 matmul(a, b, c)
-        [m, n, k, trans_a: flag, trans_b: flag, lda, ldb, ldc, batch, stride_a, stride_b, stride_c, accumulate: flag, compute: choice(2)]
+    20 matmul(a, b, c, b_scale maybe)
+        [m, n, k, trans_a: flag, trans_b: flag, lda, ldb, ldc, batch, stride_a, stride_b, stride_c, accumulate: flag, compute: choice(3), scale_rows, scale_cols]
         |ctx, call| {
         let stored = |trans: bool, rows: usize, cols: usize, stride: usize, step: usize| {
             let (rows, cols) = if trans { (cols, rows) } else { (rows, cols) };
             span(&[(batch, step), (rows, stride)], cols)
         };
         let a = oriented(a.matrix(stored(trans_a, m, k, lda, stride_a), lda)?, trans_a);
-        let b = oriented(b.matrix(stored(trans_b, k, n, ldb, stride_b), ldb)?, trans_b);
         let one = span(&[(m, ldc)], n);
         let apart = (m < 2 || ldc >= n) && (batch < 2 || stride_c >= one || (stride_c >= n && ldc >= span(&[(batch, stride_c)], n)));
         call.require(apart, || format!("rows of C must not overlap, got ldc {ldc} and strideC {stride_c} for {m} x {n}"))?;
         let c = c.f32_mut(span(&[(batch, stride_c), (m, ldc)], n))?.as_mut_ptr();
+        let b_len = stored(trans_b, k, n, ldb, stride_b);
+        if !b.is_plain(b_scale.as_ref()) {
+            let shape = StoredShape { len: b_len, stride: ldb, cols: if trans_b { k } else { n }, scale_rows, scale_cols };
+            let b = b.stored(b_scale.as_ref(), shape)?;
+            let step = if b.scale.is_some() { ldb } else { b.format.block_elements() };
+            let whole = batch < 2 || stride_b.is_multiple_of(step);
+            call.require(whole, || format!("strideB must be a multiple of {step}, got {stride_b}"))?;
+            // Nothing to write, however long the batch.
+            if m == 0 || n == 0 {
+                return Ok(());
+            }
+            let bytes = a.dtype.bytes();
+            let item = |i: usize| Item {
+                m,
+                a: MatIn { ptr: a.ptr.wrapping_add(i * stride_a * bytes), ..a },
+                w: b.skip(i * stride_b),
+                c: c.wrapping_add(i * stride_c),
+            };
+            let items: Vec<Item> = (0..batch).map(item).collect();
+            // SAFETY: all ranges are checked, and C is apart from A and B.
+            unsafe { products(ctx, &items, &Products { n, k, ldc, trans: trans_b, accumulate, compute }) };
+            return Ok(());
+        }
+        let b = oriented(b.matrix(b_len, ldb)?, trans_b);
         let first = Product { m, n, k, a, b, c, ldc, accumulate };
         // SAFETY: all ranges are checked, and C is apart from A and B.
         unsafe { gemm::matmul(ctx, &Matmul { first, batch, stride_a, stride_b, stride_c, compute: multiplication(compute) }) };
     }
 
-    21 groupedMatmul(x, w, offsets, row_index maybe, y)
-        [experts, rows, x_rows, out_dim, in_dim, trans_w: flag, accumulate: flag, compute: choice(2)] |ctx, call| {
+    21 groupedMatmul(x, w, offsets, row_index maybe, y, w_scale maybe)
+        [experts, rows, x_rows, out_dim, in_dim, trans_w: flag, accumulate: flag, compute: choice(3), scale_rows, scale_cols, list: flag]
+        |ctx, call| {
         let (x_dim, y_dim) = if trans_w { (out_dim, in_dim) } else { (in_dim, out_dim) };
         let offsets = offsets.i32(experts.saturating_add(1))?;
         rising(call, "offsets", offsets, rows)?;
         let index = row_index.as_ref().map(|index| index.i32(rows)).transpose()?;
         indexed(call, "row_index", index, rows, x_rows)?;
         let x = x.matrix(area(&[x_rows, x_dim]), x_dim)?.gather(index);
-        let w = w.matrix(area(&[experts, out_dim, in_dim]), in_dim)?;
         let y = y.f32_mut(area(&[rows, y_dim]))?.as_mut_ptr();
+        if list || !w.is_plain(w_scale.as_ref()) {
+            let shape = StoredShape { len: area(&[out_dim, in_dim]), stride: in_dim, cols: in_dim, scale_rows, scale_cols };
+            let held = if list { Some(experts_apart(&w, w_scale.as_ref(), offsets)?) } else { None };
+            let weights = match &held {
+                Some(held) => held.iter().map(|(w, scale)| w.stored(scale.as_ref(), shape)).collect::<Result<Vec<_>>>()?,
+                None => {
+                    let whole = StoredShape { len: area(&[experts, out_dim, in_dim]), ..shape };
+                    let stack = w.stored(w_scale.as_ref(), whole)?;
+                    with_rows(offsets).map(|(e, _)| stack.skip(e * shape.len)).collect()
+                }
+            };
+            let items: Vec<Item> = with_rows(offsets)
+                .zip(weights)
+                .map(|((_, rows), w)| {
+                    let (a, c) = (rows_from(x, rows.start), y.wrapping_add(rows.start * y_dim));
+                    Item { m: rows.len(), a, w, c }
+                })
+                .collect();
+            let shared = Products { n: y_dim, k: x_dim, ldc: y_dim, trans: !trans_w, accumulate, compute };
+            // SAFETY: as below.
+            unsafe { products(ctx, &items, &shared) };
+            return Ok(());
+        }
+        let w = w.matrix(area(&[experts, out_dim, in_dim]), in_dim)?;
         let compute = multiplication(compute);
         // SAFETY: ranges, offsets and indices are checked, and y is apart from the others.
         unsafe { grouped_matmul(ctx, &GroupedMatmul { x, w, offsets, y, out_dim, in_dim, trans_w, accumulate, compute }) };
     }
 
     22 groupedMatmulBackwardW(x, dy, offsets, x_index maybe, dy_index maybe, dw)
-        [experts, rows, x_rows, dy_rows, out_dim, in_dim, accumulate: flag, compute: choice(2)] |ctx, call| {
+        [experts, rows, x_rows, dy_rows, out_dim, in_dim, accumulate: flag, compute: choice(3)] |ctx, call| {
         let offsets = offsets.i32(experts.saturating_add(1))?;
         rising(call, "offsets", offsets, rows)?;
         let x_index = x_index.as_ref().map(|index| index.i32(rows)).transpose()?;
@@ -304,7 +354,7 @@ kernels! {
 
     50 attention(q, k1, k2 maybe, v, seq_starts, out, lse)
         [n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
-         scale: real, compute: choice(2)] |ctx, call| {
+         scale: real, compute: choice(3)] |ctx, call| {
         let shape = ops::Attention {
             n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
             scale: scale as f32,
@@ -324,7 +374,7 @@ kernels! {
 
     51 attentionBackward(q, k1, k2 maybe, v, seq_starts, out, lse, d_out, delta, dq, dk1, dk2 maybe, dv)
         [n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
-         scale: real, compute: choice(2)] |ctx, call| {
+         scale: real, compute: choice(3)] |ctx, call| {
         let shape = ops::Attention {
             n, heads, kv_heads, nope_dim, rope_dim, value_dim, seqs, q_stride, k1_row, k1_head, k2_row, k2_head, v_row, v_head,
             scale: scale as f32,
@@ -415,7 +465,32 @@ fn oriented(x: MatIn, trans: bool) -> MatIn {
 }
 
 fn multiplication(compute: usize) -> Compute {
-    if compute == 1 { Compute::Bf16 } else { Compute::F32 }
+    if compute == 0 { Compute::F32 } else { Compute::Bf16 }
+}
+
+/// The experts that have rows, and those rows.
+fn with_rows(offsets: &[i32]) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    let rows = offsets.windows(2).map(|pair| pair[0] as usize..pair[1] as usize);
+    rows.enumerate().filter(|(_, rows)| !rows.is_empty())
+}
+
+/// Matrices and scales of the experts that have rows, from operands that hold handles.
+fn experts_apart<'c>(
+    w: &Operand<'c>,
+    scale: Option<&Operand<'c>>,
+    offsets: &[i32],
+) -> Result<Vec<(Operand<'c>, Option<Operand<'c>>)>> {
+    let count = offsets.len() - 1;
+    let matrices = w.handles(count)?;
+    let scales = match scale {
+        Some(scale) => Some((scale, scale.handles(count)?)),
+        None => None,
+    };
+    let expert = |e: usize| {
+        let scale = scales.map(|(scale, handles)| scale.at(handles[e])).transpose()?;
+        Ok((w.at(matrices[e])?, scale))
+    };
+    with_rows(offsets).map(|(e, _)| expert(e)).collect()
 }
 
 fn scoring(score_func: usize) -> ops::ScoreFunc {

@@ -4,6 +4,7 @@ mod buffers;
 mod call;
 mod dispatch;
 mod engine;
+mod mapping;
 mod tokenizer;
 
 use buffers::Refusal;
@@ -12,6 +13,7 @@ use napi::bindgen_prelude::{Env, Uint8ArraySlice};
 use napi::{Error, Status};
 use napi_derive::napi;
 use std::any::Any;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 type Result<T> = napi::Result<T>;
@@ -59,12 +61,15 @@ pub fn available_bytes() -> f64 {
     buffers::available_bytes() as f64
 }
 
-/// The handle of a read-only window of a file.
+/// The handle of a read-only window of a file; null when the file ends before it does.
 #[napi]
-pub fn map_file(path: String, byte_offset: f64, byte_length: f64) -> Result<f64> {
+pub fn map_file(path: String, byte_offset: f64, byte_length: f64) -> Result<Option<f64>> {
     guarded(|| {
         let (offset, length) = (whole("mapFile", byte_offset)?, whole("mapFile", byte_length)?);
-        buffers::map_file(&path, offset as u64, length).map_err(|error| error.to_string())
+        match buffers::map_file(&path, offset as u64, length) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            found => found.map(Some).map_err(|error| error.to_string()),
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 /** Types whose values are stored in blocks, under their names in GGUF, and how blocks become f32 and back. */
 
+import { DTYPES, type DType, type DTypeInfo } from "../dtype.ts";
 import { invariant } from "../errors.ts";
 import { decodeQ4K, decodeQ5K, decodeQ6K } from "./k-blocks.ts";
 import { encodeQ4K, encodeQ6K } from "./k-search.ts";
@@ -23,27 +24,25 @@ export type DecodeBlock = (blocks: Uint8Array, from: number, out: Float32Array, 
 export type EncodeBlock = (values: Float32Array, from: number, out: Uint8Array, to: number) => void;
 
 interface BlockCodec {
-  readonly blockElements: number;
-  readonly blockBytes: number;
   readonly decode: DecodeBlock;
   /** Absent for types that are only read. */
   readonly encode?: EncodeBlock;
 }
 
 const CODECS = {
-  F32: { blockElements: 1, blockBytes: 4, decode: decodeF32, encode: encodeF32 },
-  F16: { blockElements: 1, blockBytes: 2, decode: decodeF16, encode: encodeF16 },
-  BF16: { blockElements: 1, blockBytes: 2, decode: decodeBf16, encode: encodeBf16 },
-  Q4_0: { blockElements: 32, blockBytes: 18, decode: decodeQ40, encode: encodeQ40 },
-  Q4_1: { blockElements: 32, blockBytes: 20, decode: decodeQ41 },
-  Q5_0: { blockElements: 32, blockBytes: 22, decode: decodeQ50, encode: encodeQ50 },
-  Q5_1: { blockElements: 32, blockBytes: 24, decode: decodeQ51 },
-  Q8_0: { blockElements: 32, blockBytes: 34, decode: decodeQ80, encode: encodeQ80 },
-  IQ4_NL: { blockElements: 32, blockBytes: 18, decode: decodeIq4Nl },
-  MXFP4: { blockElements: 32, blockBytes: 17, decode: decodeMxfp4 },
-  Q4_K: { blockElements: 256, blockBytes: 144, decode: decodeQ4K, encode: encodeQ4K },
-  Q5_K: { blockElements: 256, blockBytes: 176, decode: decodeQ5K },
-  Q6_K: { blockElements: 256, blockBytes: 210, decode: decodeQ6K, encode: encodeQ6K },
+  F32: { decode: decodeF32, encode: encodeF32 },
+  F16: { decode: decodeF16, encode: encodeF16 },
+  BF16: { decode: decodeBf16, encode: encodeBf16 },
+  Q4_0: { decode: decodeQ40, encode: encodeQ40 },
+  Q4_1: { decode: decodeQ41 },
+  Q5_0: { decode: decodeQ50, encode: encodeQ50 },
+  Q5_1: { decode: decodeQ51 },
+  Q8_0: { decode: decodeQ80, encode: encodeQ80 },
+  IQ4_NL: { decode: decodeIq4Nl },
+  MXFP4: { decode: decodeMxfp4 },
+  Q4_K: { decode: decodeQ4K, encode: encodeQ4K },
+  Q5_K: { decode: decodeQ5K },
+  Q6_K: { decode: decodeQ6K, encode: encodeQ6K },
 } as const satisfies Readonly<Record<string, BlockCodec>>;
 
 export type BlockType = keyof typeof CODECS;
@@ -58,9 +57,18 @@ export function isBlockType(name: string): name is BlockType {
 
 export const BLOCK_TYPES = Object.keys(CODECS) as readonly BlockType[];
 
+/** The element type that stands for a block type in kernel calls. */
+export function dtypeOfBlocks(type: BlockType): DType {
+  return type.toLowerCase() as Lowercase<BlockType>;
+}
+
+function sizesOf(type: BlockType): DTypeInfo {
+  return DTYPES[dtypeOfBlocks(type)];
+}
+
 /** Elements of one block of a type. */
 export function blockElementsOf(type: BlockType): number {
-  return CODECS[type].blockElements;
+  return sizesOf(type).blockElements;
 }
 
 /**
@@ -68,7 +76,8 @@ export function blockElementsOf(type: BlockType): number {
  * @param out - filled from its start; must hold all of them.
  */
 export function decodeBlocks(type: BlockType, blocks: Uint8Array, out: Float32Array): void {
-  const { blockElements, blockBytes, decode }: BlockCodec = CODECS[type];
+  const { blockElements, blockBytes } = sizesOf(type);
+  const { decode } = CODECS[type];
   const count = blocks.length / blockBytes;
   invariant(
     Number.isInteger(count) && out.length >= count * blockElements,
@@ -79,7 +88,8 @@ export function decodeBlocks(type: BlockType, blocks: Uint8Array, out: Float32Ar
 
 /** The blocks of values, which must be a whole number of blocks. */
 export function encodeBlocks(type: WritableBlockType, values: Float32Array): Uint8Array {
-  const { blockElements, blockBytes, encode } = CODECS[type];
+  const { blockElements, blockBytes } = sizesOf(type);
+  const { encode } = CODECS[type];
   const count = values.length / blockElements;
   invariant(Number.isInteger(count), `whole blocks of ${type}`);
   const out = new Uint8Array(count * blockBytes);
@@ -92,7 +102,7 @@ const FALLBACKS: Partial<Record<WritableBlockType, WritableBlockType>> = { Q4_K:
 
 /** The type in which rows of `columns` values can be written: `type`, what llama.cpp falls back to, or F16. */
 export function typeForRows(type: WritableBlockType, columns: number): WritableBlockType {
-  if (columns % CODECS[type].blockElements === 0) return type;
+  if (columns % blockElementsOf(type) === 0) return type;
   const next = FALLBACKS[type];
   return next === undefined ? "F16" : typeForRows(next, columns);
 }

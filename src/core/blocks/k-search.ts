@@ -2,6 +2,12 @@
  * Writes Q4_K and Q6_K: for each group the scale (and minimum) that leaves the least squared error, then the nearest
  * codes under the scales as they are stored. Rounding to the largest value alone is far from the best fit, so several
  * widths of the range are tried, and each is refitted by least squares to the codes that it gives.
+ *
+ * Every value is visited some thirty times, so the loops over values allocate nothing: a group is `values` from `at` on,
+ * and its codes are in one array for all groups.
+ *
+ * **Source:** ggml-org/ggml ggml-common.h (layouts); the search is that of ggml-quants.c `make_qkx2_quants` (Q4_K) and
+ * `make_qx_quants` (Q6_K) in outline.
  */
 
 import type { EncodeBlock } from "./block-codec.ts";
@@ -11,59 +17,68 @@ import { halfAt, putHalf } from "./plain-blocks.ts";
 const BLOCK = 256;
 /** Widths that are tried, as a change of the number of steps over the range: from −1 to 1 by tenths. */
 const TRIES = Array.from({ length: 21 }, (_, i) => (i - 10) / 10);
+const Q4_GROUP = 32;
 const Q4_STEPS = 15;
 const SIX_BITS = 63;
 
 /** `value ≈ scale · code − min`, with codes from 0 and both at least 0. */
-interface AffineFit extends ScaleAndMin {
-  readonly error: number;
-}
-
-export const encodeQ4K: EncodeBlock = (values, from, out, to) => {
-  const groups = Array.from({ length: GROUPS }, (_, g) => values.subarray(from + g * 32, from + g * 32 + 32));
-  const fits = groups.map(fitAffine);
-  putHalf(out, to, Math.max(...fits.map((fit) => fit.scale)) / SIX_BITS);
-  putHalf(out, to + 2, Math.max(...fits.map((fit) => fit.min)) / SIX_BITS);
-  out.fill(0, to + 4, to + 144);
-  const units = { scale: halfAt(out, to), min: halfAt(out, to + 2) };
-  for (const [g, group] of groups.entries()) {
-    const stored = storedFit(group, fits[g]!, units);
-    putCodes(out, to + 4, g, stored);
-    putQ4Group(group, out, to + 16, g, { scale: units.scale * stored.scale, min: units.min * stored.min });
-  }
-};
-
 interface ScaleAndMin {
   readonly scale: number;
   readonly min: number;
 }
 
+/** The error is Σ(scale · code − min − value)². */
+interface AffineFit extends ScaleAndMin {
+  readonly error: number;
+}
+
+/** The codes of the try at hand. */
+const codes = new Float64Array(Q4_GROUP);
+
+export const encodeQ4K: EncodeBlock = (values, from, out, to) => {
+  const fits = Array.from({ length: GROUPS }, (_, g) => fitAffine(values, from + g * Q4_GROUP));
+  putHalf(out, to, Math.max(...fits.map((fit) => fit.scale)) / SIX_BITS);
+  putHalf(out, to + 2, Math.max(...fits.map((fit) => fit.min)) / SIX_BITS);
+  out.fill(0, to + 4, to + 144);
+  const units = { scale: halfAt(out, to), min: halfAt(out, to + 2) };
+  for (let g = 0; g < GROUPS; g++) {
+    const at = from + g * Q4_GROUP;
+    const stored = storedFit(values, at, fits[g]!, units);
+    putCodes(out, to + 4, g, stored);
+    const nibbles = to + 16 + (g >> 1) * Q4_GROUP;
+    putNibbles(values, at, out, nibbles, (g & 1) * 4, units.scale * stored.scale, units.min * stored.min);
+  }
+};
+
 /** The six-bit codes of scale and minimum: those around the fit that leave the least error once they are rounded. */
-function storedFit(values: Float32Array, fit: ScaleAndMin, units: ScaleAndMin): ScaleAndMin {
+function storedFit(values: Float32Array, at: number, fit: ScaleAndMin, units: ScaleAndMin): ScaleAndMin {
   let best = { scale: 0, min: 0, error: Infinity };
-  for (const scale of codesAround(fit.scale, units.scale)) {
-    for (const min of codesAround(fit.min, units.min)) {
-      const error = errorOf(values, { scale: units.scale * scale, min: units.min * min });
+  const middle = { scale: unitsIn(fit.scale, units.scale), min: unitsIn(fit.min, units.min) };
+  for (let scale = Math.max(0, middle.scale - 1); scale <= Math.min(SIX_BITS, middle.scale + 1); scale++) {
+    for (let min = Math.max(0, middle.min - 1); min <= Math.min(SIX_BITS, middle.min + 1); min++) {
+      const error = nearestError(values, at, units.scale * scale, units.min * min, best.error);
       if (error < best.error) best = { scale, min, error };
     }
   }
   return best;
 }
 
-/** Whole multiples of `unit` near a value, in six bits. */
-function codesAround(value: number, unit: number): number[] {
-  if (unit === 0) return [0];
-  const middle = Math.round(value / unit);
-  return [middle - 1, middle, middle + 1].filter((code) => code >= 0 && code <= SIX_BITS);
+/** The whole number of units nearest to a value. */
+function unitsIn(value: number, unit: number): number {
+  return unit === 0 ? 0 : Math.round(value / unit);
 }
 
-function errorOf(values: Float32Array, fit: ScaleAndMin): number {
+/** The error of a group under its nearest codes; not summed further once it reaches `limit`. */
+function nearestError(values: Float32Array, at: number, scale: number, min: number, limit: number): number {
   let error = 0;
-  for (const value of values) error += (fit.scale * q4Code(value, fit) - fit.min - value) ** 2;
+  for (let i = at; i < at + Q4_GROUP && error < limit; i++) {
+    const off = scale * q4Code(values[i]!, scale, min) - min - values[i]!;
+    error += off * off;
+  }
   return error;
 }
 
-function q4Code(value: number, { scale, min }: ScaleAndMin): number {
+function q4Code(value: number, scale: number, min: number): number {
   return scale === 0 ? 0 : nearest((value + min) / scale, 0, Q4_STEPS);
 }
 
@@ -79,62 +94,101 @@ function putCodes(out: Uint8Array, at: number, g: number, { scale, min }: ScaleA
   out[at + g]! |= (min >>> 4) << 6;
 }
 
-function putQ4Group(values: Float32Array, out: Uint8Array, at: number, g: number, fit: ScaleAndMin): void {
-  for (let i = 0; i < 32; i++) out[at + (g >> 1) * 32 + i]! |= q4Code(values[i]!, fit) << ((g & 1) * 4);
+function putNibbles(
+  values: Float32Array,
+  at: number,
+  out: Uint8Array,
+  to: number,
+  shift: number,
+  scale: number,
+  min: number,
+): void {
+  for (let i = 0; i < Q4_GROUP; i++) out[to + i]! |= q4Code(values[at + i]!, scale, min) << shift;
 }
 
+/** The largest double below one half: with 0.5 added it rounds to 1. */
+const BELOW_HALF = 0.5 - 2 ** -54;
+
+/** `Math.round` between bounds, without the branch on the fraction that a processor cannot foresee. */
 function nearest(value: number, low: number, high: number): number {
-  return Math.min(high, Math.max(low, Math.round(value)));
+  const whole = value === BELOW_HALF ? 0 : Math.floor(value + 0.5);
+  return whole < low ? low : whole > high ? high : whole;
 }
 
-function fitAffine(values: Float32Array): AffineFit {
-  const low = Math.min(0, ...values);
-  const width = Math.max(...values) - low;
+function fitAffine(values: Float32Array, at: number): AffineFit {
+  let low = 0;
+  let high = -Infinity;
+  let sumX = 0;
+  for (let i = at; i < at + Q4_GROUP; i++) {
+    low = Math.min(low, values[i]!);
+    high = Math.max(high, values[i]!);
+    sumX += values[i]!;
+  }
   let best: AffineFit = { scale: 0, min: -low, error: Infinity };
-  if (width <= 0) return best;
+  if (high - low <= 0) return best;
   for (const change of TRIES) {
-    const codes = values.map((value) => nearest(((value - low) * (Q4_STEPS + change)) / width, 0, Q4_STEPS));
-    const fit = refitAffine(values, codes);
+    codeGroup(values, at, low, high - low, Q4_STEPS + change);
+    const fit = refitAffine(values, at, sumX, best.error);
     if (fit.error < best.error) best = fit;
   }
   return best;
 }
 
-/** Least squares of values over codes; a minimum below 0 is held at 0. */
-function refitAffine(values: Float32Array, codes: Float32Array): AffineFit {
-  const n = values.length;
-  let [sumQ, sumQQ, sumX, sumQX] = [0, 0, 0, 0];
-  for (let i = 0; i < n; i++) {
-    sumQ += codes[i]!;
-    sumQQ += codes[i]! * codes[i]!;
-    sumX += values[i]!;
-    sumQX += codes[i]! * values[i]!;
+/** Fills `codes` as if the range from `low` were cut into `steps`. */
+function codeGroup(values: Float32Array, at: number, low: number, width: number, steps: number): void {
+  for (let i = 0; i < Q4_GROUP; i++) codes[i] = nearest(((values[at + i]! - low) * steps) / width, 0, Q4_STEPS);
+}
+
+/**
+ * Least squares of a group over `codes`; a minimum below 0 is held at 0.
+ * @param sumX - of the group's values.
+ * @param limit - an error from which on the fit is of no use.
+ */
+function refitAffine(values: Float32Array, at: number, sumX: number, limit: number): AffineFit {
+  let sumQ = 0;
+  let sumQQ = 0;
+  let sumQX = 0;
+  for (let i = 0; i < Q4_GROUP; i++) {
+    const code = codes[i]!;
+    sumQ += code;
+    sumQQ += code * code;
+    sumQX += code * values[at + i]!;
   }
-  const spread = n * sumQQ - sumQ * sumQ;
-  let scale = spread > 0 ? (n * sumQX - sumQ * sumX) / spread : 0;
-  let min = (scale * sumQ - sumX) / n;
-  if (min < 0) [scale, min] = [sumQX / sumQQ, 0];
+  const spread = Q4_GROUP * sumQQ - sumQ * sumQ;
+  let scale = spread > 0 ? (Q4_GROUP * sumQX - sumQ * sumX) / spread : 0;
+  let min = (scale * sumQ - sumX) / Q4_GROUP;
+  if (min < 0) {
+    scale = sumQX / sumQQ;
+    min = 0;
+  }
   if (!(scale > 0)) return { scale: 0, min: 0, error: Infinity };
+  return { scale, min, error: codedError(values, at, scale, min, limit) };
+}
+
+/** The error of a group under `codes`; not summed further once it reaches `limit`. */
+function codedError(values: Float32Array, at: number, scale: number, min: number, limit: number): number {
   let error = 0;
-  for (let i = 0; i < n; i++) error += (scale * codes[i]! - min - values[i]!) ** 2;
-  return { scale, min, error };
+  for (let i = 0; i < Q4_GROUP && error < limit; i++) {
+    const off = scale * codes[i]! - min - values[at + i]!;
+    error += off * off;
+  }
+  return error;
 }
 
 const Q6_GROUPS = 16;
+const Q6_GROUP = 16;
 const Q6_LOW = -32;
 const Q6_HIGH = 31;
 
 export const encodeQ6K: EncodeBlock = (values, from, out, to) => {
-  const scales = Array.from({ length: Q6_GROUPS }, (_, g) =>
-    fitScale(values.subarray(from + g * 16, from + g * 16 + 16)),
-  );
+  const scales = Array.from({ length: Q6_GROUPS }, (_, g) => fitScale(values, from + g * Q6_GROUP));
   const widest = scales.reduce((found, scale) => (Math.abs(scale) > Math.abs(found) ? scale : found), 0);
   out.fill(0, to, to + 210);
   // The widest group has code −128, the largest magnitude that a signed byte holds.
   putHalf(out, to + 208, widest / -128);
   const unit = halfAt(out, to + 208);
   if (unit === 0) return;
-  for (const [g, scale] of scales.entries()) out[to + 192 + g] = nearest(scale / unit, -128, 127);
+  for (let g = 0; g < Q6_GROUPS; g++) out[to + 192 + g] = nearest(scales[g]! / unit, -128, 127);
   for (let i = 0; i < BLOCK; i++) putQ6(out, to, i, values[from + i]!, unit);
 };
 
@@ -148,21 +202,33 @@ function putQ6(out: Uint8Array, to: number, i: number, value: number, unit: numb
 }
 
 /** The scale of a group without minimum; the value of largest magnitude gets the end of the codes that reaches further. */
-function fitScale(values: Float32Array): number {
-  const peak = values.reduce((found, value) => (Math.abs(value) > Math.abs(found) ? value : found), 0);
+function fitScale(values: Float32Array, at: number): number {
+  const peak = peakOf(values, at);
   if (peak === 0) return 0;
-  let best = { scale: 0, gain: -1 };
+  let best = 0;
+  let bestGain = -1;
   for (const change of TRIES) {
     const inverted = (Q6_LOW + change) / peak;
-    let [sumQQ, sumQX] = [0, 0];
-    for (const value of values) {
-      const code = nearest(value * inverted, Q6_LOW, Q6_HIGH);
+    let sumQQ = 0;
+    let sumQX = 0;
+    for (let i = at; i < at + Q6_GROUP; i++) {
+      const code = nearest(values[i]! * inverted, Q6_LOW, Q6_HIGH);
       sumQQ += code * code;
-      sumQX += code * value;
+      sumQX += code * values[i]!;
     }
     // What least squares takes off the error: Σx² − error.
     const gain = sumQQ > 0 ? (sumQX * sumQX) / sumQQ : 0;
-    if (gain > best.gain) best = { scale: sumQX / sumQQ, gain };
+    if (gain > bestGain) {
+      best = sumQX / sumQQ;
+      bestGain = gain;
+    }
   }
-  return best.scale;
+  return best;
+}
+
+/** The value of largest magnitude in a group of Q6_K. */
+function peakOf(values: Float32Array, at: number): number {
+  let peak = 0;
+  for (let i = at; i < at + Q6_GROUP; i++) if (Math.abs(values[i]!) > Math.abs(peak)) peak = values[i]!;
+  return peak;
 }

@@ -14,7 +14,8 @@ export interface Addon {
   /** 0 when the memory cannot be had. */
   alloc(bytes: number): number;
   availableBytes(): number;
-  mapFile(path: string, byteOffset: number, byteLength: number): number;
+  /** null when the file ends before the window does. */
+  mapFile(path: string, byteOffset: number, byteLength: number): number | null;
   free(handle: number): void;
   write(handle: number, byteOffset: number, data: Uint8Array): void;
   read(handle: number, byteOffset: number, length: number): Uint8Array;

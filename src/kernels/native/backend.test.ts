@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ConfigError, InternalError, IoError, MemoryError, UnsupportedError } from "../../core/errors.ts";
+import { ConfigError, FormatError, InternalError, IoError, MemoryError, UnsupportedError } from "../../core/errors.ts";
 import { encodeCall, LAYOUTS } from "../encode.ts";
 import type { Handle, Operand } from "../contract.ts";
 import { loadAddon } from "./addon.ts";
@@ -119,10 +119,59 @@ test("a mapped file is read where it lies and cannot be written", () => {
       const fill = encodeCall("fill", { y: f32(handle) }, { n: 4, value: 0 });
       expect(() => backend.run(fill)).toThrow(/mapped file/);
       backend.free(handle);
-      expect(() => backend.mapFile(path, 4100, 901)).toThrow(IoError);
+      const tooLong = (): number => backend.mapFile(path, 4100, 901);
+      expect(tooLong).toThrow(FormatError);
+      expect(tooLong).toThrow(`${path} at byte 4100: must hold 901 bytes`);
       expect(() => backend.mapFile(`${path}.missing`, 0, 1)).toThrow(IoError);
     },
   );
+});
+
+test("a file has more windows than the system allows mappings, and none counts as memory", () => {
+  withFile(
+    Uint8Array.from({ length: 66_000 }, (_, i) => i % 251),
+    (path) => {
+      const before = backend.stats();
+      const windows = Array.from({ length: 66_000 }, (_, i) => backend.mapFile(path, i, 1));
+      expect(backend.stats()).toMatchObject({ liveBytes: before.liveBytes, peakBytes: before.peakBytes });
+      expect(backend.readSync(windows.at(-1)!, 0, 1)).toEqual(Uint8Array.of(65_999 % 251));
+      for (const handle of windows) backend.free(handle);
+      expect(backend.stats().liveBuffers).toBe(before.liveBuffers);
+    },
+  );
+});
+
+test("a file that was written again is mapped anew, and the old window keeps what it had", () => {
+  withFile(Uint8Array.of(1, 2, 3), (path) => {
+    const old = backend.mapFile(path, 0, 3);
+    writeFileSync(`${path}.new`, Uint8Array.of(4, 5, 6, 7));
+    renameSync(`${path}.new`, path);
+    const fresh = backend.mapFile(path, 0, 4);
+    expect(backend.readSync(old, 0, 3)).toEqual(Uint8Array.of(1, 2, 3));
+    expect(backend.readSync(fresh, 0, 4)).toEqual(Uint8Array.of(4, 5, 6, 7));
+    backend.free(old);
+    backend.free(fresh);
+  });
+});
+
+test("a window that starts between two elements is refused for wide types and read for blocks", () => {
+  withFile(new Uint8Array(200), (path) => {
+    const handle = backend.mapFile(path, 1, 150);
+    const [ids, y] = [backend.alloc(4), backend.alloc(4 * 256)];
+    backend.write(ids, 0, new Uint8Array(4));
+    const look = (dtype: Operand["dtype"], d: number): Float64Array =>
+      encodeCall(
+        "embedding",
+        { ids: { handle: ids, offset: 0, dtype: "i32" }, table: { handle, offset: 0, dtype }, y: f32(y) },
+        { n: 1, d, vocab: 1 },
+      );
+    backend.run(look("q4_k", 256));
+    backend.run(look("q8_0", 128));
+    for (const dtype of ["f32", "bf16", "f16"] as const) {
+      expect(() => backend.run(look(dtype, 8))).toThrow(/table must be aligned to \d bytes/);
+    }
+    for (const used of [handle, ids, y]) backend.free(used);
+  });
 });
 
 test("a window of more than 64 MiB is refused", () => {

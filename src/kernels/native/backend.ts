@@ -1,6 +1,6 @@
 /** The native backend: Rust kernels behind handles. All backends of a process share one table of buffers. */
 
-import { ConfigError, InternalError, IoError, MemoryError, UnsupportedError } from "../../core/errors.ts";
+import { ConfigError, FormatError, InternalError, IoError, MemoryError, UnsupportedError } from "../../core/errors.ts";
 import type { Backend, Handle } from "../contract.ts";
 import { loadAddon, type EngineInfo, type RoofRow } from "./addon.ts";
 
@@ -12,10 +12,6 @@ export interface NativeOptions {
 }
 
 export interface NativeBackend extends Backend, Disposable {
-  /**
-   * A buffer over a window of a file, private and read only. The file must not shrink while it is mapped.
-   * @throws IoError when the file cannot be opened or ends before the window does.
-   */
   mapFile(path: string, byteOffset: number, byteLength: number): Handle;
   /** What the threads of this backend reach at best, measured once. bf16: on the fastest unit; 0 without one. */
   peaks(): { readonly f32Gflops: number; readonly bf16Gflops: number };
@@ -63,13 +59,7 @@ export function createNativeBackend({ isa, threads }: NativeOptions = {}): Nativ
     run: (words) => internal(() => addon.run(engine.id, words)),
     stats: () => addon.stats(),
     resetPeak: () => addon.resetPeak(),
-    mapFile: (path, byteOffset, byteLength) => {
-      try {
-        return addon.mapFile(path, byteOffset, byteLength);
-      } catch (cause) {
-        throw new IoError(path, `must be readable and hold the window (${messageOf(cause)})`, { cause });
-      }
-    },
+    mapFile,
     peaks: () => {
       if (peaks === undefined) {
         const { f32Flops, bf16Flops } = addon.measurePeaks(engine.threads);
@@ -106,6 +96,21 @@ function internal<T>(call: () => T): T {
     return call();
   } catch (cause) {
     throw new InternalError(messageOf(cause), { cause });
+  }
+}
+
+function mapFile(path: string, byteOffset: number, byteLength: number): Handle {
+  const handle = mapping(path, () => loadAddon().mapFile(path, byteOffset, byteLength));
+  if (handle !== null) return handle;
+  const cure = "copy the file again, and leave it as it is while it is read";
+  throw new FormatError(path, `must hold ${byteLength} bytes from there on`, { offset: byteOffset, cure });
+}
+
+function mapping<T>(path: string, map: () => T): T {
+  try {
+    return map();
+  } catch (cause) {
+    throw new IoError(path, `must be readable and mapped into memory (${messageOf(cause)})`, { cause });
   }
 }
 

@@ -1,7 +1,8 @@
 /** Causal attention by its plain O(n²) formula, and decoding from a cache of latents. */
 
 import { invariant } from "../../core/errors.ts";
-import { roundToBf16, spanOf, type Call, type Floats } from "./call.ts";
+import { roundToBf16, spanOf, type Call } from "./call.ts";
+import type { Floats } from "./stored.ts";
 
 interface Shape {
   readonly n: number;

@@ -1,12 +1,17 @@
 /** A kernel call as the reference sees it: operands as typed arrays, numbers checked. */
 
-import { bytesOf, fromBf16Bits, toBf16Bits } from "../../core/dtype.ts";
+import { bytesOf, DTYPES, fromBf16Bits, toBf16Bits, type DType } from "../../core/dtype.ts";
 import { InternalError, invariant } from "../../core/errors.ts";
-import { KERNELS, type Handle, type KernelName, type KernelNumbers, type KernelOperands } from "../contract.ts";
+import {
+  KERNELS,
+  type Handle,
+  type KernelName,
+  type KernelNumbers,
+  type KernelOperands,
+  type Operand,
+} from "../contract.ts";
 import type { DecodedCall } from "../encode.ts";
-
-/** Stored numbers. Arithmetic on them is float64; a store rounds once. */
-export type Floats = Float32Array | Float64Array;
+import { readStored, scalesUpTo, type Floats, type Scale } from "./stored.ts";
 
 type OperandName<K extends KernelName> = keyof KernelOperands<K> & string;
 type NumberName<K extends KernelName> = keyof KernelNumbers<K> & string;
@@ -19,6 +24,17 @@ interface Claim {
   readonly end: number;
   readonly isWritten: boolean;
 }
+
+/** A stored matrix of a call: the elements that the kernel reads, from the first to the last. */
+export interface WeightShape {
+  readonly length: number;
+  /** Elements from row to row, and those of a row that are read. */
+  readonly width: number;
+  readonly columns: number;
+}
+
+/** Reads elements of a stored matrix, counted from its first. */
+export type Weights = (from: number, length: number) => Floats;
 
 /** The written operands that may be bf16; every read one may. */
 const BF16_OUTPUTS: ReadonlySet<string> = new Set(["copy2d.y", "adamwInto.copy"]);
@@ -65,18 +81,81 @@ export class Call<K extends KernelName> {
 
   optionalFloats(name: OperandName<K>, length: number): Floats | undefined {
     const operand = this.#call.operands[name];
-    if (operand === undefined) return undefined;
-    const [buffer, start] = this.#range(name, length);
-    switch (operand.dtype) {
-      case "f32":
-        return new Float32Array(buffer, start, length);
-      case "f64":
-        return new Float64Array(buffer, start, length);
-      case "bf16":
-        return this.#decodeBf16(name, new Uint16Array(buffer, start, length));
-      case "i32":
-        throw new InternalError(`${this.#place(name)} holds floating-point numbers, got i32`);
+    return operand === undefined ? undefined : this.#floats(name, length, operand);
+  }
+
+  #floats(name: string, length: number, operand: Operand): Floats {
+    const [buffer, start] = this.#range(name, length, operand);
+    if (operand.dtype === "f32") return new Float32Array(buffer, start, length);
+    if (operand.dtype === "f64") return new Float64Array(buffer, start, length);
+    if (operand.dtype === "bf16") return this.#decodeBf16(name, new Uint16Array(buffer, start, length));
+    throw new InternalError(`${this.#place(name)} holds f32, f64 or bf16, got ${operand.dtype}`);
+  }
+
+  dtype(name: OperandName<K>): DType {
+    return this.#required(name).dtype;
+  }
+
+  /** A matrix of any stored type, with its scales when `scale` names an operand that is given. */
+  weights(name: OperandName<K>, scale: OperandName<K>, shape: WeightShape): Weights {
+    return this.#weights(this.#required(name), this.#call.operands[scale], { ...shape, name, scale });
+  }
+
+  /** For each of `count` matrices whose handles the operand holds, what reads it. */
+  listedWeights(
+    name: OperandName<K>,
+    scale: OperandName<K>,
+    count: number,
+    shape: WeightShape,
+  ): (i: number) => Weights {
+    const matrices = this.#handles(name, count);
+    const scales = this.has(scale) ? this.#handles(scale, count) : undefined;
+    const listed = (key: string, handle: Handle): Operand => ({ ...this.#required(key), handle, offset: 0 });
+    return (i) => {
+      const matrix = listed(name, matrices[i]!);
+      const itsScale = scales === undefined ? undefined : listed(scale, scales[i]!);
+      return this.#weights(matrix, itsScale, { ...shape, name, scale });
+    };
+  }
+
+  #weights(
+    operand: Operand,
+    scaleOperand: Operand | undefined,
+    { name, scale: scaleName, length, width, columns }: WeightShape & { readonly name: string; readonly scale: string },
+  ): Weights {
+    const { dtype, offset } = operand;
+    const [buffer] = this.#range(name, length, operand);
+    const { blockElements } = DTYPES[dtype];
+    invariant(offset % blockElements === 0, `${this.#place(name)} starts with a block of ${dtype}, got ${offset}`);
+    const rows = length <= columns || width % blockElements === 0;
+    invariant(rows, `${this.#place(name)} has rows of whole blocks of ${dtype}, got ${width} elements`);
+    let scale: Scale | undefined;
+    if (scaleOperand !== undefined && length > 0) {
+      const block = { rows: this.#scaleSide("scaleRows"), columns: this.#scaleSide("scaleCols"), width };
+      const inRow = width > 0 && (offset % width) + columns <= width;
+      invariant(inRow, `${this.#place(name)} has rows within those of the scaled matrix (${width}), got ${columns}`);
+      const values = this.#floats(scaleName, scalesUpTo(offset + length - 1, block), scaleOperand);
+      scale = { ...block, values };
     }
+    return (from, count) => readStored({ dtype, buffer, offset, scale }, from, count);
+  }
+
+  #scaleSide(name: "scaleRows" | "scaleCols"): number {
+    const side = this.#call.numbers[name]!;
+    invariant(Number.isSafeInteger(side) && side > 0, `${this.#place(name)} is an integer above 0, got ${side}`);
+    return side;
+  }
+
+  #handles(name: OperandName<K>, count: number): Float64Array {
+    const operand: Operand = { ...this.#required(name), dtype: "f64" };
+    const [buffer, start] = this.#range(name, count, operand);
+    return new Float64Array(buffer, start, count);
+  }
+
+  #required(name: string): Operand {
+    const operand = this.#call.operands[name];
+    invariant(operand !== undefined, `${this.#place(name)} is given`);
+    return operand;
   }
 
   ints(name: OperandName<K>, length: number): Int32Array {
@@ -137,8 +216,8 @@ export class Call<K extends KernelName> {
     return floats;
   }
 
-  #range(name: string, length: number): [buffer: ArrayBuffer, start: number] {
-    const { handle, offset, dtype } = this.#call.operands[name]!;
+  #range(name: string, length: number, operand = this.#required(name)): [buffer: ArrayBuffer, start: number] {
+    const { handle, offset, dtype } = operand;
     invariant(dtype !== undefined, `${this.#place(name)} has a known dtype`);
     const buffer = this.#bufferOf(handle);
     const end = bytesOf(dtype, offset + length);

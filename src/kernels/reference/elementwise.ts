@@ -80,9 +80,9 @@ export function embedding(call: Call<"embedding">): void {
   const d = call.count("d");
   const vocab = call.count("vocab");
   const ids = call.indices("ids", n, vocab);
-  const table = call.floats("table", vocab * d);
+  const table = call.weights("table", "scale", { length: vocab * d, width: d, columns: d });
   const y = call.floats("y", n * d);
-  for (let r = 0; r < n; r++) y.set(table.subarray(ids[r]! * d, (ids[r]! + 1) * d), r * d);
+  for (let r = 0; r < n; r++) y.set(table(ids[r]! * d, d), r * d);
 }
 
 /** dTable[ids[n], :] (+)= dy[n, :] */

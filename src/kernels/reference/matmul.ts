@@ -1,20 +1,52 @@
 /** Matrix products. Each packs its factors into dense float64 matrices and multiplies those. */
 
+import type { DType } from "../../core/dtype.ts";
 import { invariant } from "../../core/errors.ts";
-import { roundToBf16, spanOf, type Call, type Floats } from "./call.ts";
+import { E4M3_MAX, e4m3Table, toE4m3Bits } from "../../core/float-formats.ts";
+import { roundToBf16, spanOf, type Call } from "./call.ts";
+import type { Floats } from "./stored.ts";
 
-/** A dense float64 matrix whose element (i, j) is source[offset + i·rowStride + j·colStride], rounded when asked. */
+/** How the values of a factor are rounded before they are multiplied. */
+type Rounding = "none" | "bf16" | "e4m3";
+
+/** What `compute` asks of the left and of the right factor, whose type is given. */
+function roundings(compute: number, right: DType): { readonly left: Rounding; readonly right: Rounding } {
+  if (compute === 0) return { left: "none", right: "none" };
+  if (compute === 2 && right === "f8_e4m3") return { left: "e4m3", right: "none" };
+  return { left: "bf16", right: "bf16" };
+}
+
+/** Values that share a scale when they are rounded to e4m3. */
+const GROUP = 128;
+
+/** A matrix of rows of `k` values, rounded; it may be the same memory. */
+function rounded(matrix: Float64Array, k: number, rounding: Rounding): Float64Array {
+  if (rounding === "bf16") return matrix.map(roundToBf16);
+  if (rounding === "none" || k === 0) return matrix;
+  for (let row = 0; row < matrix.length; row += k) {
+    for (let g = 0; g < k; g += GROUP) roundGroup(matrix.subarray(row + g, row + Math.min(k, g + GROUP)));
+  }
+  return matrix;
+}
+
+/** Rounds to e4m3 · max|x| / 448, in the arithmetic of f32; NaN does not count for the maximum. */
+function roundGroup(group: Float64Array): void {
+  const largest = group.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
+  const scale = Math.fround(Math.fround(largest) / E4M3_MAX);
+  if (scale === 0) return;
+  const table = e4m3Table();
+  for (const [i, value] of group.entries())
+    group[i] = Math.fround(table[toE4m3Bits(Math.fround(value) / scale)]! * scale);
+}
+
+/** A dense float64 matrix whose element (i, j) is source[offset + i·rowStride + j·colStride]. */
 function pack(
   source: Floats | Float64Array,
   { offset = 0, rows, cols, rowStride, colStride }: PackShape,
-  toBf16: boolean,
 ): Float64Array {
   const packed = new Float64Array(rows * cols);
   for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < cols; j++) {
-      const value = source[offset + i * rowStride + j * colStride]!;
-      packed[i * cols + j] = toBf16 ? roundToBf16(value) : value;
-    }
+    for (let j = 0; j < cols; j++) packed[i * cols + j] = source[offset + i * rowStride + j * colStride]!;
   }
   return packed;
 }
@@ -31,14 +63,11 @@ interface PackShape {
 function packRows(
   x: Floats,
   { index, start, end, width }: { index: Int32Array | undefined; start: number; end: number; width: number },
-  toBf16: boolean,
 ): Float64Array {
   const packed = new Float64Array((end - start) * width);
   for (let r = start; r < end; r++) {
     const from = (index === undefined ? r : index[r]!) * width;
-    for (let c = 0; c < width; c++) {
-      packed[(r - start) * width + c] = toBf16 ? roundToBf16(x[from + c]!) : x[from + c]!;
-    }
+    packed.set(x.subarray(from, from + width), (r - start) * width);
   }
   return packed;
 }
@@ -80,16 +109,21 @@ export function matmul(call: Call<"matmul">): void {
   const [strideA, strideB, strideC] = [call.count("strideA"), call.count("strideB"), call.count("strideC")];
   const [transA, transB] = [call.flag("transA"), call.flag("transB")];
   const batch = call.count("batch");
-  const toBf16 = call.flag("compute");
+  const rounding = roundings(call.count("compute"), call.dtype("b"));
   const a = call.floats("a", spanOf(batch, transA ? spanOf(k, m, lda) : spanOf(m, k, lda), strideA));
-  const b = call.floats("b", spanOf(batch, transB ? spanOf(n, k, ldb) : spanOf(k, n, ldb), strideB));
+  const [bRows, bCols] = transB ? [n, k] : [k, n];
+  const bSpan = spanOf(bRows, bCols, ldb);
+  const b = call.weights("b", "bScale", { length: spanOf(batch, bSpan, strideB), width: ldb, columns: bCols });
+  const inRow = !call.has("bScale") || batch < 2 || strideB % ldb === 0;
+  invariant(inRow, `matmul.strideB is whole rows of ${ldb} where there are scales, got ${strideB}`);
   const c = call.floats("c", spanOf(batch, spanOf(m, n, ldc), strideC));
   const [aRow, aCol] = transA ? [1, lda] : [lda, 1];
   const [bRow, bCol] = transB ? [1, ldb] : [ldb, 1];
   for (let i = 0; i < batch; i++) {
-    const aMatrix = pack(a, { offset: i * strideA, rows: m, cols: k, rowStride: aRow, colStride: aCol }, toBf16);
-    const bMatrix = pack(b, { offset: i * strideB, rows: k, cols: n, rowStride: bRow, colStride: bCol }, toBf16);
-    multiply({ a: aMatrix, b: bMatrix, m, n, k }, c, i * strideC, ldc, call.flag("accumulate"));
+    const aMatrix = pack(a, { offset: i * strideA, rows: m, cols: k, rowStride: aRow, colStride: aCol });
+    const bMatrix = pack(b(i * strideB, bSpan), { rows: k, cols: n, rowStride: bRow, colStride: bCol });
+    const factors = { a: rounded(aMatrix, k, rounding.left), b: rounded(bMatrix, n, rounding.right) };
+    multiply({ ...factors, m, n, k }, c, i * strideC, ldc, call.flag("accumulate"));
   }
 }
 
@@ -99,23 +133,41 @@ export function groupedMatmul(call: Call<"groupedMatmul">): void {
   const rows = call.count("rows");
   const [outDim, inDim] = [call.count("outDim"), call.count("inDim")];
   const transW = call.flag("transW");
-  const toBf16 = call.flag("compute");
+  const rounding = roundings(call.count("compute"), call.dtype("w"));
   const [k, n] = transW ? [outDim, inDim] : [inDim, outDim];
   const [rowStride, colStride] = transW ? [inDim, 1] : [1, inDim];
   const xRows = call.count("xRows");
   const index = call.optionalIndices("rowIndex", rows, xRows);
   const x = call.floats("x", xRows * k);
   invariant(index !== undefined || rows <= xRows, `groupedMatmul.x has ${rows} rows, got ${xRows}`);
-  const w = call.floats("w", experts * outDim * inDim);
+  const matrix = expertMatrices(call, experts, outDim, inDim);
   const offsets = call.starts("offsets", experts, rows);
   const y = call.floats("y", rows * n);
   for (let e = 0; e < experts; e++) {
     const [start, end] = [offsets[e]!, offsets[e + 1]!];
     if (start === end) continue;
-    const a = packRows(x, { index, start, end, width: k }, toBf16);
-    const b = pack(w, { offset: e * outDim * inDim, rows: k, cols: n, rowStride, colStride }, toBf16);
-    multiply({ a, b, m: end - start, n, k }, y, start * n, n, call.flag("accumulate"));
+    const a = packRows(x, { index, start, end, width: k });
+    const b = pack(matrix(e), { rows: k, cols: n, rowStride, colStride });
+    const factors = { a: rounded(a, k, rounding.left), b: rounded(b, n, rounding.right) };
+    multiply({ ...factors, m: end - start, n, k }, y, start * n, n, call.flag("accumulate"));
   }
+}
+
+/** What reads the matrix [outDim, inDim] of an expert: a part of one stack, or a buffer of its own. */
+function expertMatrices(
+  call: Call<"groupedMatmul">,
+  experts: number,
+  outDim: number,
+  inDim: number,
+): (e: number) => Floats {
+  const size = outDim * inDim;
+  const shape = { length: size, width: inDim, columns: inDim };
+  if (call.flag("list")) {
+    const matrix = call.listedWeights("w", "wScale", experts, shape);
+    return (e) => matrix(e)(0, size);
+  }
+  const stack = call.weights("w", "wScale", { ...shape, length: experts * size });
+  return (e) => stack(e * size, size);
 }
 
 /** dW[e] (+)= Σ_r dy[dyRow(r), :]ᵀ · x[xRow(r), :] over the rows r of expert e. */
@@ -124,7 +176,7 @@ export function groupedMatmulBackwardW(call: Call<"groupedMatmulBackwardW">): vo
   const rows = call.count("rows");
   const [outDim, inDim] = [call.count("outDim"), call.count("inDim")];
   const [xRows, dyRows] = [call.count("xRows"), call.count("dyRows")];
-  const toBf16 = call.flag("compute");
+  const { left } = roundings(call.count("compute"), "bf16");
   const xIndex = call.optionalIndices("xIndex", rows, xRows);
   const dyIndex = call.optionalIndices("dyIndex", rows, dyRows);
   const x = call.floats("x", xRows * inDim);
@@ -136,9 +188,9 @@ export function groupedMatmulBackwardW(call: Call<"groupedMatmulBackwardW">): vo
   for (let e = 0; e < experts; e++) {
     const [start, end] = [offsets[e]!, offsets[e + 1]!];
     const k = end - start;
-    const dyE = packRows(dy, { index: dyIndex, start, end, width: outDim }, toBf16);
-    const a = pack(dyE, { rows: outDim, cols: k, rowStride: 1, colStride: outDim }, false);
-    const b = packRows(x, { index: xIndex, start, end, width: inDim }, toBf16);
+    const dyE = packRows(dy, { index: dyIndex, start, end, width: outDim });
+    const a = rounded(pack(dyE, { rows: outDim, cols: k, rowStride: 1, colStride: outDim }), k, left);
+    const b = rounded(packRows(x, { index: xIndex, start, end, width: inDim }), inDim, left);
     multiply({ a, b, m: outDim, n: inDim, k }, dw, e * outDim * inDim, inDim, call.flag("accumulate"));
   }
 }

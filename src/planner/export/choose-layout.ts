@@ -2,13 +2,13 @@
 
 import { blueprint } from "../../blueprint/index.ts";
 import { ConfigError, MemoryError } from "../../core/errors.ts";
-import { efficiencyFor } from "../efficiency.ts";
+import { ASSUMED } from "../assumptions.ts";
+import { engineEvaluator } from "../engine-evaluator.ts";
 import type { Schedule } from "../layout.ts";
 import { SEARCH_GRID, searchLayouts, type SearchGrid, type SearchResult } from "../search.ts";
 import { modelShape } from "../shape.ts";
-import { createTrainingEvaluator, DEFAULT_MARGIN } from "../training.ts";
+import { ENGINE_TASKS } from "./engine-names.ts";
 import { engineRow } from "./engines.ts";
-
 import { exportPlan, trainedModel, type ExportRequest } from "./export-plan.ts";
 import type { LaunchFile, TrainingLaunch } from "./launch.ts";
 import { limitGrid } from "./limits.ts";
@@ -47,7 +47,7 @@ export function exportFastest(request: SearchedRequest): LaunchFile[] {
   }
   if (refusal !== undefined) throw refusal;
   if (nearest !== undefined) {
-    const available = request.device.memoryBytes * (request.margin ?? DEFAULT_MARGIN);
+    const available = request.device.memoryBytes * (request.margin ?? ASSUMED.memoryMargin);
     throw new MemoryError(
       "plan export",
       Math.ceil(nearest.memoryBytes),
@@ -60,13 +60,20 @@ export function exportFastest(request: SearchedRequest): LaunchFile[] {
 }
 
 function search(request: SearchedRequest): SearchResult {
-  const { engine, device, nodes, devicesPerNode, job, margin = DEFAULT_MARGIN, globalBatchSize, seqLen } = request;
+  const {
+    engine,
+    device,
+    nodes,
+    devicesPerNode,
+    job,
+    margin = ASSUMED.memoryMargin,
+    globalBatchSize,
+    seqLen,
+  } = request;
   const model = trainedModel(request);
   const cluster = { device, count: nodes * devicesPerNode };
-  const family = model.nRoutedExperts > 0 ? "moe" : "dense";
-  const efficiency = efficiencyFor({ engine, cluster, format: job.precision.compute, family });
   const shape = modelShape(blueprint(model));
-  const evaluator = createTrainingEvaluator({ shape, recipe: job.precision, cluster, efficiency, margin });
+  const evaluator = engineEvaluator({ shape, recipe: job.precision, cluster, engine, margin });
   return searchLayouts(evaluator, {
     world: cluster.count,
     globalBatchSize,
@@ -80,8 +87,9 @@ function search(request: SearchedRequest): SearchResult {
 
 /** @throws ConfigError for an engine that does not train. */
 function gridOf({ engine, model, pinned }: SearchedRequest): SearchGrid {
-  const { limits, task } = engineRow(engine);
-  if (limits === undefined) throw new ConfigError("engine", "must be one that trains", engine, `it is made to ${task}`);
+  const { limits } = engineRow(engine);
+  if (limits === undefined)
+    throw new ConfigError("engine", "must be one that trains", engine, `it is made to ${ENGINE_TASKS[engine]}`);
   const given = Object.entries(pinned).filter(([, value]) => value !== undefined);
   return {
     ...limitGrid(limits(model), SEARCH_GRID),

@@ -1,7 +1,8 @@
-/** The engines: version, what they are for, where they run, which flags they take, and what writes them down. */
+/** The engines: version, where they run, which flags they take, and what writes them down. */
 
 import type { ModelConfig } from "../../config/index.ts";
-import { ConfigError, nearest } from "../../core/errors.ts";
+import { ConfigError } from "../../core/errors.ts";
+import { ENGINE_TASKS, type EngineName } from "./engine-names.ts";
 import { automodel, automodelLimits } from "./engines/automodel.ts";
 import { deepseekDemo } from "./engines/deepseek-demo.ts";
 import { DEEPSPEED_LIMITS, deepspeed } from "./engines/deepspeed.ts";
@@ -34,7 +35,6 @@ import type {
 } from "./launch.ts";
 
 interface EngineRow<J extends Launch> {
-  readonly task: J["kind"];
   readonly version: string;
   readonly clusters: readonly ClusterName[];
   /** Every flag that a command of this engine may carry. */
@@ -48,9 +48,9 @@ interface EngineRow<J extends Launch> {
   readonly program: (input: EngineInput<J>) => NodeProgram;
 }
 
-const TRAINING = { task: "train", clusters: ["slurm", "jobset", "mpi"] } as const;
+const TRAINING = { clusters: ["slurm", "jobset", "mpi"] } as const;
 
-export const ENGINES = {
+const ENGINES = {
   megatron: {
     ...TRAINING,
     version: MEGATRON_VERSION,
@@ -82,7 +82,6 @@ export const ENGINES = {
     program: deepspeed,
   } satisfies EngineRow<TrainingLaunch>,
   vllm: {
-    task: "serve",
     version: VLLM_VERSION,
     clusters: ["slurm", "lws", "ray"],
     flags: VLLM_FLAGS,
@@ -90,7 +89,6 @@ export const ENGINES = {
     program: vllm,
   } satisfies EngineRow<ServingLaunch>,
   sglang: {
-    task: "serve",
     version: SGLANG_VERSION,
     clusters: ["slurm", "lws"],
     flags: SGLANG_FLAGS,
@@ -98,52 +96,36 @@ export const ENGINES = {
     program: sglang,
   } satisfies EngineRow<ServingLaunch>,
   "llama.cpp": {
-    task: "local",
     version: `llama.cpp ${LLAMA_CPP_VERSION}`,
     clusters: ["slurm"],
     flags: LLAMA_CPP_FLAGS,
     program: llamaCpp,
   } satisfies EngineRow<LocalLaunch>,
   "deepseek-demo": {
-    task: "serve",
     version: DEMO_VERSION,
     clusters: ["slurm", "mpi"],
     flags: [...TORCHRUN_FLAGS, ...DEMO_FLAGS],
     program: deepseekDemo,
   } satisfies EngineRow<ServingLaunch>,
-} as const;
-
-export type EngineName = keyof typeof ENGINES;
+} as const satisfies Record<EngineName, unknown>;
 
 /** The row of an engine, without regard to what kind of job it takes. */
 export function engineRow(name: EngineName): Omit<EngineRow<Launch>, "program"> {
   return ENGINES[name];
 }
 
-/** @throws ConfigError with the nearest name. */
-export function findEngine(name: string): EngineName {
-  if (Object.hasOwn(ENGINES, name)) return name as EngineName;
-  const names = Object.keys(ENGINES);
-  const near = nearest(name, names);
-  throw new ConfigError("engine", `must be one of ${names.join(", ")}`, name, near && `did you mean ${near}?`);
-}
-
 /** What the engine runs. @throws ConfigError when the job is of another kind, or the cluster does not run such jobs. */
 export function engineProgram(name: EngineName, input: EngineInput): NodeProgram {
-  const engine = engineRow(name);
+  const { clusters } = engineRow(name);
   const { job, cluster } = input;
-  if (engine.task !== job.kind) {
-    const others = Object.entries(ENGINES).filter(([, row]) => row.task === job.kind);
+  const task = ENGINE_TASKS[name];
+  if (task !== job.kind) {
+    const others = Object.entries(ENGINE_TASKS).filter(([, other]) => other === job.kind);
     const cure = `choose one of ${others.map(([other]) => other).join(", ")}`;
-    throw new ConfigError(
-      "engine",
-      `${name} is made to ${TASKS[engine.task]}, not to ${TASKS[job.kind]}`,
-      undefined,
-      cure,
-    );
+    throw new ConfigError("engine", `${name} is made to ${TASKS[task]}, not to ${TASKS[job.kind]}`, undefined, cure);
   }
-  if (cluster !== undefined && !engine.clusters.includes(cluster)) {
-    const rule = `${name} runs on ${engine.clusters.join(", ")}`;
+  if (cluster !== undefined && !clusters.includes(cluster)) {
+    const rule = `${name} runs on ${clusters.join(", ")}`;
     throw new ConfigError("cluster", rule, cluster, "choose one of them, or none to start the nodes by hand");
   }
   return (ENGINES[name].program as (given: EngineInput) => NodeProgram)(input);

@@ -3,7 +3,8 @@
 import { blueprint } from "../../blueprint/index.ts";
 import type { ModelConfig } from "../../config/index.ts";
 import { MemoryError } from "../../core/errors.ts";
-import { efficiencyFor } from "../efficiency.ts";
+import { ASSUMED } from "../assumptions.ts";
+import { engineEvaluator } from "../engine-evaluator.ts";
 import type { Device } from "../hardware.ts";
 import { planInference, type InferencePlan } from "../inference.ts";
 import { worldSize } from "../layout.ts";
@@ -11,7 +12,7 @@ import { planLocal, type LocalPlan } from "../local-run.ts";
 import type { PrecisionRecipe } from "../precision.ts";
 import { modelShape } from "../shape.ts";
 import { summarise, type TrainingSummary } from "../summary.ts";
-import { createTrainingEvaluator, DEFAULT_MARGIN, MEMORY_PARTS } from "../training.ts";
+import { MEMORY_PARTS } from "../training.ts";
 import type { Launch, LocalLaunch, ServingLaunch, TrainingLaunch } from "./launch.ts";
 import type { PredictionRow } from "./plan-page.ts";
 
@@ -39,13 +40,11 @@ export function predict(request: PredictionRequest): PredictionRow[] {
 }
 
 function predictTraining(request: PredictionRequest<TrainingLaunch>): PredictionRow[] {
-  const { model, device, engine, job, margin = DEFAULT_MARGIN } = request;
+  const { model, device, engine, job, margin = ASSUMED.memoryMargin } = request;
   const { layout, precision } = job;
   const shape = modelShape(blueprint(model));
   const cluster = { device, count: worldSize(layout) };
-  const family = model.nRoutedExperts > 0 ? "moe" : "dense";
-  const efficiency = efficiencyFor({ engine, cluster, format: precision.compute, family });
-  const evaluator = createTrainingEvaluator({ shape, recipe: precision, cluster, efficiency, margin });
+  const evaluator = engineEvaluator({ shape, recipe: precision, cluster, engine, margin });
   const plan = evaluator.evaluate(layout);
   checkFits(
     "memory of one device",
@@ -69,7 +68,7 @@ function predictTraining(request: PredictionRequest<TrainingLaunch>): Prediction
     ["Tokens per second, all devices", rate(tokens / plan.stepSec)],
     ["Model FLOPs utilisation", utilisation(summarise(evaluator, plan), precision)],
     [`Whole run, ${job.training.steps} steps`, duration(plan.stepSec * job.training.steps)],
-    ["Efficiency", efficiency.basis],
+    ["Efficiency", evaluator.job.efficiency.basis],
   ];
 }
 
@@ -80,7 +79,7 @@ function utilisation({ mfu, peakFlopsPerSec }: TrainingSummary, { compute }: Pre
 }
 
 function predictServing(request: PredictionRequest<ServingLaunch>): PredictionRow[] {
-  const { model, device, job, margin = DEFAULT_MARGIN } = request;
+  const { model, device, job, margin = ASSUMED.memoryMargin } = request;
   const reason = notPredictable(request);
   if (reason !== undefined) return [["Not predicted", reason]];
   const plan = planInference(modelShape(blueprint(model)), device, {
@@ -126,12 +125,12 @@ function servingRows(plan: InferencePlan, device: Device, job: ServingLaunch, ma
 }
 
 /** The placement of a GGUF; the context of all requests is cached at once. */
-export function planLocalLaunch(model: ModelConfig, job: LocalLaunch, margin = DEFAULT_MARGIN): LocalPlan {
+export function planLocalLaunch(model: ModelConfig, job: LocalLaunch, margin = ASSUMED.memoryMargin): LocalPlan {
   const settings = { context: job.contextTokens * job.maxSequences, memoryShare: margin };
   return planLocal(blueprint(model), job.mix, job.machine, settings);
 }
 
-function predictLocal({ model, job, margin = DEFAULT_MARGIN }: PredictionRequest<LocalLaunch>): PredictionRow[] {
+function predictLocal({ model, job, margin = ASSUMED.memoryMargin }: PredictionRequest<LocalLaunch>): PredictionRow[] {
   const plan = planLocalLaunch(model, job, margin);
   const { vramBytes, ramBytes } = job.machine;
   const cure = "choose a smaller mix or a shorter context";

@@ -9,6 +9,7 @@ import { resolveConfig } from "../../config/index.ts";
 import { allToAllSeconds } from "../all-to-all.ts";
 import { costOf, revenueOf } from "../cost.ts";
 import { device } from "../devices.ts";
+import { peakOf } from "../hardware.ts";
 import { planInference } from "../inference.ts";
 import { kvBytesPerToken } from "../kv-cache.ts";
 import type { Schedule } from "../layout.ts";
@@ -44,6 +45,7 @@ export function accountingRows(): CheckedRow[] {
     ...scheduleRows(),
     ...serviceRows(),
     ...bubbleRows(),
+    ...utilisationRows(),
   ].map((row) => ({ ...row, bar: BAR }));
 }
 
@@ -218,6 +220,27 @@ function serviceRows(): Row[] {
       ...{ id: "G29", what: "one redundant expert a rank", unit: "GiB", published: 2.379 },
       predicted: (redundant(1) - redundant(0)) / 2 ** 30,
       ...{ inputs: "58 layers, fp8 with block scales", source: "vLLM documentation, EPLB" },
+    },
+  ];
+}
+
+const NARAYANAN = { id: "G12", source: "Narayanan et al. 2021, arXiv 2104.04473" };
+
+/** Published rates of a device as shares of its dense bf16 peak, rounded as published, and what they add up to. */
+function utilisationRows(): Row[] {
+  const share = (name: string, tflops: number, digits: number): number =>
+    Number(((tflops * 1e14) / peakOf(device(name), "bf16")).toFixed(digits));
+  const whole = { ...NARAYANAN, what: "share of the peak, to whole per cent", unit: "%" };
+  return [
+    { ...whole, published: 44, predicted: share("a100", 137, 0), inputs: "137 TFLOP/s, 1.7B on 32 A100" },
+    { ...whole, published: 52, predicted: share("a100", 163, 0), inputs: "163 TFLOP/s, 1T on 3,072 A100" },
+    {
+      ...{ ...NARAYANAN, what: "all devices", unit: "PFLOP/s", published: 502, predicted: (3072 * 163) / 1e3 },
+      inputs: "163 TFLOP/s on 3,072 A100",
+    },
+    {
+      ...{ id: "G16", what: "share of the peak, to one decimal", unit: "%", published: 20.5 },
+      ...{ predicted: share("h100", 203, 1), inputs: "203 TFLOP/s, 16B on 8 H100", source: "torchtitan issue 1789" },
     },
   ];
 }

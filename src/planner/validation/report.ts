@@ -3,6 +3,7 @@
 import { accountingRows, type CheckedRow } from "./accounting.ts";
 import { memoryRows } from "./memory.ts";
 import { servedRows, type ServedRow } from "./serving.ts";
+import { unpredictedRows, type UnpredictedRow } from "./unpredicted.ts";
 import { impliedRows, timeGroups, type ImpliedRow, type TimedGroup } from "./timing.ts";
 
 /** Largest error of a held-out row by engine, and of their median. */
@@ -21,6 +22,7 @@ export interface ValidationReport {
   readonly median: number;
   readonly notPredictable: readonly ImpliedRow[];
   readonly served: readonly ServedRow[];
+  readonly unpredicted: readonly UnpredictedRow[];
   /** A sentence for each row over its bar. */
   readonly misses: readonly string[];
 }
@@ -37,6 +39,7 @@ export function validationReport(): ValidationReport {
     median,
     notPredictable: impliedRows(),
     served: servedRows(),
+    unpredicted: unpredictedRows(),
     misses: [
       ...[...accounting, ...memory].filter((row) => Math.abs(errorOf(row)) > row.bar).map(checkedMiss),
       ...time.flatMap(timeMisses),
@@ -82,7 +85,7 @@ function percent(share: number): string {
 
 /** The report in Markdown, as `docs` shows it. */
 export function validationText(report: ValidationReport): string {
-  const { accounting, memory, time, median, notPredictable, served, misses } = report;
+  const { accounting, memory, time, median, notPredictable, served, unpredicted, misses } = report;
   return [
     "# The planner against published numbers",
     "## Accounting",
@@ -97,6 +100,7 @@ export function validationText(report: ValidationReport): string {
     "Runs that leave out an input. The implied share of the bf16 peak is calibration, not a claim.",
     notPredictableTable(notPredictable),
     servedTable(served),
+    unpredictedTable(unpredicted),
     "## Over the bar",
     misses.length === 0 ? "None." : misses.map((miss) => `- ${miss}`).join("\n"),
     "",
@@ -147,6 +151,15 @@ function servedTable(rows: readonly ServedRow[]): string {
     rows.map(({ id, model, device, missing, published, bound, implied, source }) => [
       ...[id, `${model}, ${device}`, missing, `${figure(published)} tokens/s a device`],
       ...[bound === undefined ? "" : figure(bound), implied === undefined ? "" : percent(implied), source],
+    ]),
+  );
+}
+
+function unpredictedTable(rows: readonly UnpredictedRow[]): string {
+  return table(
+    ["row", "run", "missing", "published", "implied MFU", "source"],
+    rows.map(({ id, run, missing, published, mfu, source }) => [
+      ...[id, run, missing, published, mfu === undefined ? "" : percent(mfu), source],
     ]),
   );
 }

@@ -5,12 +5,13 @@
 
 import { invariant } from "../../core/errors.ts";
 import { device } from "../devices.ts";
-import { MEMORY_SHARE, type Efficiency } from "../efficiency.ts";
+import { ASSUMED } from "../assumptions.ts";
+import type { Efficiency } from "../efficiency.ts";
 import { peakOf } from "../hardware.ts";
 import { completeLayout } from "../layout.ts";
 import { precisionRecipe } from "../precision.ts";
 import type { ModelShape } from "../shape.ts";
-import { createTrainingEvaluator } from "../training.ts";
+import { createTrainingEvaluator, type TrainingEvaluator } from "../training.ts";
 import { flopsPerToken } from "../work.ts";
 import { publishedShape } from "./models.ts";
 import { PUBLISHED_RUNS, type PublishedRun } from "./published-runs.ts";
@@ -110,19 +111,28 @@ function stepSeconds(run: PublishedRun, coefficients: Coefficients): number {
 
 function evaluateStep(run: PublishedRun, coefficients: Coefficients): number {
   invariant(run.layout !== undefined, `${run.id} has a layout`);
+  const evaluator = evaluatorOf(run).withEfficiency(efficiencyOf(run, coefficients));
+  return evaluator.evaluate(completeLayout(run.layout, run.count)).stepSec;
+}
+
+function efficiencyOf({ hiddenShare = UNTRIED_HIDDEN_SHARE }: PublishedRun, coefficients: Coefficients): Efficiency {
+  return { ...coefficients, hiddenShare, basis: "fitted on published runs", calibrated: true };
+}
+
+const evaluators = new Map<string, TrainingEvaluator>();
+
+function evaluatorOf(run: PublishedRun): TrainingEvaluator {
+  const known = evaluators.get(run.id);
+  if (known !== undefined) return known;
   const evaluator = createTrainingEvaluator({
     shape: shapeOf(run),
     recipe: precisionRecipe(run.precision),
     cluster: { device: device(run.device), count: run.count },
-    efficiency: {
-      ...coefficients,
-      hiddenShare: run.hiddenShare ?? UNTRIED_HIDDEN_SHARE,
-      basis: "fitted on published runs",
-      calibrated: true,
-    },
+    efficiency: efficiencyOf(run, { computeShare: 1, memoryShare: ASSUMED.memoryShare }),
     margin: 1,
   });
-  return evaluator.evaluate(completeLayout(run.layout, run.count)).stepSec;
+  evaluators.set(run.id, evaluator);
+  return evaluator;
 }
 
 function trainingFlops(run: PublishedRun): number {
@@ -132,7 +142,7 @@ function trainingFlops(run: PublishedRun): number {
 /** Least squares of the logarithms. */
 function fitCoefficients(runs: readonly PublishedRun[]): Coefficients {
   invariant(runs.length > 0, "a group has a row to fit");
-  const shares = runs.length === 1 ? [MEMORY_SHARE] : MEMORY_SHARES;
+  const shares = runs.length === 1 ? [ASSUMED.memoryShare] : MEMORY_SHARES;
   const fits = shares.map((memoryShare) => {
     const coefficients = { computeShare: fitComputeShare(runs, memoryShare), memoryShare };
     const square = runs.reduce((sum, run) => sum + logError(run, coefficients) ** 2, 0);

@@ -78,6 +78,8 @@ describe("the planner against published numbers", () => {
     for (const run of PUBLISHED_RUNS) expect(text).toContain(`| ${run.id} |`);
     for (const { id, missing } of report.served)
       expect(text).toMatch(new RegExp(`\\| ${id} \\|.*${missing.slice(0, 12)}`));
+    for (const { id, run, missing } of report.unpredicted) expect(text).toContain(`| ${id} | ${run} | ${missing} |`);
+    for (const id of ["G8", "G12", "G16", "G18", "G19", "G25", "G27"]) expect(text).toContain(`\n| ${id} |`);
     for (const miss of report.misses) expect(text).toContain(`- ${miss}`);
   });
 });

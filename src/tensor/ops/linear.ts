@@ -1,17 +1,14 @@
 import { ShapeError } from "../../core/errors.ts";
-import type { Parameter } from "../parameter.ts";
 import { apply, valueOf, type Input, type OpRow } from "../op.ts";
 import type { Compute, Scope } from "../scope.ts";
-import type { Tensor } from "../tensor.ts";
+import { inputOf, weightOperands, type Weight, type WeightOperands } from "../stored-matrix.ts";
+import { Tensor } from "../tensor.ts";
+
+const COMPUTE_IDS = { f32: 0, bf16: 1, fp8: 2 } as const satisfies Record<Compute, number>;
 
 /** The number that stands for a precision in a kernel call. */
 export function computeId(compute: Compute): number {
-  return compute === "bf16" ? 1 : 0;
-}
-
-/** What a product reads: the bf16 copy when it multiplies in bf16 and there is one, else the values themselves. */
-export function weightFor(weight: Parameter, compute: Compute): Tensor {
-  return compute === "bf16" && weight.copy !== null ? weight.copy : weight.value;
+  return COMPUTE_IDS[compute];
 }
 
 interface Product {
@@ -25,11 +22,12 @@ interface Product {
 }
 
 /** C (+)= opA(A) · opB(B) for contiguous matrices. See kernel `matmul`. */
-export function matmulInto(scope: Scope, a: Tensor, b: Tensor, c: Tensor, product: Product): void {
+export function matmulInto(scope: Scope, a: Tensor, b: Tensor | WeightOperands, c: Tensor, product: Product): void {
   const { m, n, k, transA = false, transB = false, accumulate = 0, compute } = product;
+  const right = b instanceof Tensor ? { weight: b, scale: undefined, numbers: {} } : b;
   scope.run(
     "matmul",
-    { a, b, c },
+    { a, b: right.weight, c, bScale: right.scale },
     {
       m,
       n,
@@ -45,18 +43,19 @@ export function matmulInto(scope: Scope, a: Tensor, b: Tensor, c: Tensor, produc
       strideC: 0,
       accumulate,
       compute: computeId(compute),
+      ...right.numbers,
     },
   );
 }
 
 interface LinearAttrs {
-  readonly weight: Parameter;
+  readonly weight: Weight;
   readonly compute: Compute;
 }
 
-function dims(inputs: readonly Input[]): { n: number; outDim: number; inDim: number } {
+function dims(inputs: readonly Input[], { weight }: LinearAttrs): { n: number; outDim: number; inDim: number } {
   const x = valueOf(inputs[0]);
-  const [outDim, inDim] = valueOf(inputs[1]).shape;
+  const [outDim, inDim] = weight.shape;
   if (inDim !== x.columns) throw new ShapeError("linear", `input with ${inDim} columns`, x.shape);
   return { n: x.rows, outDim: outDim!, inDim };
 }
@@ -64,17 +63,18 @@ function dims(inputs: readonly Input[]): { n: number; outDim: number; inDim: num
 const linearRow: OpRow<LinearAttrs> = {
   name: "linear",
   source: "y = x Wᵀ",
-  outputs: (inputs) => {
-    const { outDim } = dims(inputs);
+  outputs: (inputs, attrs) => {
+    const { outDim } = dims(inputs, attrs);
     return [{ shape: [...valueOf(inputs[0]).shape.slice(0, -1), outDim] }];
   },
-  forward: ({ scope, inputs, outputs: [y], attrs: { weight, compute } }) => {
-    const { n, outDim, inDim } = dims(inputs);
+  forward: ({ scope, inputs, outputs: [y], attrs }) => {
+    const { weight, compute } = attrs;
+    const { n, outDim, inDim } = dims(inputs, attrs);
     const product = { m: n, n: outDim, k: inDim, transB: true, compute };
-    matmulInto(scope, valueOf(inputs[0]), weightFor(weight, compute), y!, product);
+    matmulInto(scope, valueOf(inputs[0]), weightOperands(weight, compute), y!, product);
   },
   backward: (call) => {
-    const { n, outDim, inDim } = dims(call.inputs);
+    const { n, outDim, inDim } = dims(call.inputs, call.attrs);
     const { weight, compute } = call.attrs;
     const dy = call.grad(0)!;
     const dw = call.into(1);
@@ -85,17 +85,17 @@ const linearRow: OpRow<LinearAttrs> = {
     const dx = call.into(0);
     if (dx !== null) {
       const product = { m: n, n: inDim, k: outDim, accumulate: dx.accumulate, compute };
-      matmulInto(call.scope, dy, weightFor(weight, compute), dx.tensor, product);
+      matmulInto(call.scope, dy, weightOperands(weight, compute), dx.tensor, product);
     }
   },
   saves: { inputs: [0], outputs: [] },
-  flops: (inputs) => {
-    const { n, outDim, inDim } = dims(inputs);
+  flops: (inputs, attrs) => {
+    const { n, outDim, inDim } = dims(inputs, attrs);
     return { forward: 2 * n * outDim * inDim, backward: 4 * n * outDim * inDim };
   },
 };
 
 /** y = x Wᵀ for x [..., in] and W [out, in], in the scope's precision unless `compute` says otherwise. */
-export function linear(scope: Scope, x: Tensor, weight: Parameter, compute: Compute = scope.compute): Tensor {
-  return apply(linearRow, scope, [x, weight], { weight, compute })[0]!;
+export function linear(scope: Scope, x: Tensor, weight: Weight, compute: Compute = scope.compute): Tensor {
+  return apply(linearRow, scope, [x, inputOf(weight)], { weight, compute })[0]!;
 }

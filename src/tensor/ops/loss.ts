@@ -1,12 +1,13 @@
 import { ShapeError } from "../../core/errors.ts";
-import type { Parameter } from "../parameter.ts";
+import { Parameter } from "../parameter.ts";
 import { apply, valueOf, type Call, type OpRow } from "../op.ts";
 import type { Compute, Scope } from "../scope.ts";
+import { inputOf, weightOperands, type Weight } from "../stored-matrix.ts";
 import type { Tensor } from "../tensor.ts";
-import { matmulInto, weightFor } from "./linear.ts";
+import { matmulInto } from "./linear.ts";
 
 interface HeadLossAttrs {
-  readonly weight: Parameter;
+  readonly weight: Weight;
   /** The gradient is that of scale · Σ losses. */
   readonly scale: number;
   readonly compute: Compute;
@@ -23,22 +24,23 @@ function chunkRows(n: number, vocab: number): number {
 function lossChunk(call: Call<HeadLossAttrs>, logits: Tensor, from: number, dh: Tensor | null): void {
   const { scope, attrs } = call;
   const { weight, compute, scale } = attrs;
-  const [h, , targets] = call.inputs.map(valueOf);
+  const [h, targets] = [valueOf(call.inputs[0]), valueOf(call.inputs[2])];
   const [vocab, d] = weight.shape as [number, number];
   const rows = logits.rows;
-  const hRows = h!.view(from * d, [rows, d]);
-  matmulInto(scope, hRows, weightFor(weight, compute), logits, { m: rows, n: vocab, k: d, transB: true, compute });
+  const hRows = h.view(from * d, [rows, d]);
+  const head = weightOperands(weight, compute);
+  matmulInto(scope, hRows, head, logits, { m: rows, n: vocab, k: d, transB: true, compute });
   const losses = call.outputs[0]!.view(from, [rows]);
   const dLogits = dh === null ? undefined : logits;
   scope.run(
     "softmaxCrossEntropy",
-    { logits, targets: targets!.view(from, [rows]), losses, dLogits },
+    { logits, targets: targets.view(from, [rows]), losses, dLogits },
     { rows, vocab, scale },
   );
   if (dh === null) return;
   const dRows = dh.view(from * d, [rows, d]);
-  matmulInto(scope, logits, weightFor(weight, compute), dRows, { m: rows, n: d, k: vocab, compute });
-  if (!weight.trainable) return;
+  matmulInto(scope, logits, head, dRows, { m: rows, n: d, k: vocab, compute });
+  if (!(weight instanceof Parameter && weight.trainable)) return;
   const { tensor, accumulate } = weight.gradTarget();
   const product = { m: vocab, n: d, k: rows, transA: true, accumulate: Number(accumulate), compute };
   matmulInto(scope, logits, hRows, tensor, product);
@@ -48,10 +50,10 @@ const headLossRow: OpRow<HeadLossAttrs> = {
   name: "headLoss",
   source:
     "cross-entropy of softmax(h Wᵀ), by chunks of rows; gradients are made on the way, as in Liger (arXiv 2410.10989)",
-  outputs: ([h, w, targets]) => {
+  outputs: ([h, , targets], { weight }) => {
     const { rows, columns } = valueOf(h);
-    if (valueOf(w).columns !== columns || valueOf(targets).size !== rows) {
-      throw new ShapeError("headLoss", `head of ${columns} columns and ${rows} targets`, valueOf(w).shape);
+    if (weight.shape[1] !== columns || valueOf(targets).size !== rows) {
+      throw new ShapeError("headLoss", `head of ${columns} columns and ${rows} targets`, weight.shape);
     }
     return [{ shape: [rows] }];
   },
@@ -70,8 +72,8 @@ const headLossRow: OpRow<HeadLossAttrs> = {
   },
   backward: (call) => call.pass(0, call.extras[0]!),
   saves: { inputs: [], outputs: [] },
-  flops: ([h, w]) => {
-    const product = 2 * valueOf(h).rows * valueOf(w).size;
+  flops: ([h], { weight }) => {
+    const product = 2 * valueOf(h).size * weight.shape[0]!;
     return { forward: product, backward: 2 * product };
   },
 };
@@ -80,6 +82,6 @@ const headLossRow: OpRow<HeadLossAttrs> = {
  * Losses [N] in nats of the head W [V, D] on h [N, D]; 0 where targets [N] (i32) are negative. A root of backward that
  * stands for scale · Σ losses. At most a chunk of logits exists at a time.
  */
-export function headLoss(scope: Scope, h: Tensor, weight: Parameter, targets: Tensor, scale: number): Tensor {
-  return apply(headLossRow, scope, [h, weight, targets], { weight, scale, compute: scope.compute })[0]!;
+export function headLoss(scope: Scope, h: Tensor, weight: Weight, targets: Tensor, scale: number): Tensor {
+  return apply(headLossRow, scope, [h, inputOf(weight), targets], { weight, scale, compute: scope.compute })[0]!;
 }

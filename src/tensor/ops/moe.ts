@@ -4,8 +4,9 @@ import { ShapeError } from "../../core/errors.ts";
 import type { Parameter } from "../parameter.ts";
 import { apply, valueOf, type BackwardCall, type Call, type OpRow } from "../op.ts";
 import type { Compute, Scope } from "../scope.ts";
+import { inputOf, StoredMatrix, weightOperands, type Weight } from "../stored-matrix.ts";
 import type { Tensor } from "../tensor.ts";
-import { computeId, weightFor } from "./linear.ts";
+import { computeId } from "./linear.ts";
 
 export interface RouteAttrs {
   readonly experts: number;
@@ -107,9 +108,9 @@ export function balanceLoss(scope: Scope, scores: Tensor, idx: Tensor, segments:
 }
 
 interface ExpertAttrs {
-  readonly w1: Parameter;
-  readonly w3: Parameter;
-  readonly w2: Parameter;
+  readonly w1: Weight;
+  readonly w3: Weight;
+  readonly w2: Weight;
   readonly compute: Compute;
 }
 
@@ -130,7 +131,7 @@ interface ExpertDims {
 }
 
 function expertDims({ inputs, attrs }: Pick<Call<ExpertAttrs>, "inputs" | "attrs">): ExpertDims {
-  const [x, weights] = inputs.map(valueOf);
+  const [x, weights] = inputs.slice(0, 2).map(valueOf);
   const [experts, hidden, dim] = attrs.w1.shape as [number, number, number];
   if (x!.columns !== dim) throw new ShapeError("experts", `input with ${dim} columns`, x!.shape);
   return { tokens: x!.rows, topk: weights!.columns, rows: weights!.size, experts, hidden, dim };
@@ -140,16 +141,17 @@ function expertDims({ inputs, attrs }: Pick<Call<ExpertAttrs>, "inputs" | "attrs
 function grouped(
   call: Call<ExpertAttrs>,
   plan: Plan,
-  weight: Parameter,
+  matrix: Weight,
   io: { x: Tensor; y: Tensor; gather?: boolean; transpose?: boolean; accumulate?: boolean },
 ): void {
   const { tokens, rows } = expertDims(call);
-  const [experts, outDim, inDim] = weight.shape as [number, number, number];
+  const [experts, outDim, inDim] = matrix.shape as [number, number, number];
   const { compute } = call.attrs;
+  const { weight, scale, numbers } = weightOperands(matrix, compute);
   const { x, y, gather = false, transpose = false, accumulate = false } = io;
   call.scope.run(
     "groupedMatmul",
-    { x, w: weightFor(weight, compute), offsets: plan.offsets, rowIndex: gather ? plan.rowToken : undefined, y },
+    { x, w: weight, offsets: plan.offsets, rowIndex: gather ? plan.rowToken : undefined, y, wScale: scale },
     {
       experts,
       rows,
@@ -159,6 +161,8 @@ function grouped(
       transW: Number(transpose),
       accumulate: Number(accumulate),
       compute: computeId(compute),
+      ...numbers,
+      list: Number(matrix instanceof StoredMatrix && matrix.isList),
     },
   );
 }
@@ -167,13 +171,13 @@ function grouped(
 function groupedGradient(
   call: BackwardCall<ExpertAttrs>,
   plan: Plan,
-  weight: { index: number; parameter: Parameter },
+  weight: { index: number; matrix: Weight },
   io: { x: Tensor; dy: Tensor; gather: "x" | "dy" },
 ): void {
   const target = call.into(weight.index);
   if (target === null) return;
   const { tokens, rows } = expertDims(call);
-  const [experts, outDim, inDim] = weight.parameter.shape as [number, number, number];
+  const [experts, outDim, inDim] = weight.matrix.shape as [number, number, number];
   const gatherX = io.gather === "x";
   call.scope.run(
     "groupedMatmulBackwardW",
@@ -210,7 +214,7 @@ const expertsRow: OpRow<ExpertAttrs> = {
   },
   forward: (call) => {
     const { tokens, topk, rows, experts, hidden, dim } = expertDims(call);
-    const [x, weights, idx] = call.inputs.map(valueOf);
+    const [x, weights, idx] = call.inputs.slice(0, 3).map(valueOf);
     const [offsets, rowToken, rowSlot, slotRow, rowWeight, gate, up] = call.extras as Tensor[];
     const plan = { offsets: offsets!, rowToken: rowToken!, rowSlot: rowSlot!, slotRow: slotRow! };
     using scratch = call.scope.child();
@@ -239,7 +243,7 @@ const expertsRow: OpRow<ExpertAttrs> = {
     const wide = (): Tensor => scratch.empty([rows, hidden], x.dtype);
     const h = wide();
     scratch.run("siluMul", { gate: gate!, up: up!, scale: rowWeight!, y: h }, { n: rows, d: hidden });
-    groupedGradient(call, plan, { index: 5, parameter: w2 }, { x: h, dy, gather: "dy" });
+    groupedGradient(call, plan, { index: 5, matrix: w2 }, { x: h, dy, gather: "dy" });
     // h is no longer needed: its memory takes dh.
     const dh = h;
     grouped(call, plan, w2, { x: dy, y: dh, gather: true, transpose: true });
@@ -252,8 +256,8 @@ const expertsRow: OpRow<ExpertAttrs> = {
     scratch.drop(dh);
     const dWeights = call.whole(1);
     scratch.run("gatherRows", { x: dRowWeight, index: plan.slotRow, y: dWeights }, { rows, d: 1, xRows: rows });
-    groupedGradient(call, plan, { index: 3, parameter: w1 }, { x, dy: dGate, gather: "x" });
-    groupedGradient(call, plan, { index: 4, parameter: w3 }, { x, dy: dUp, gather: "x" });
+    groupedGradient(call, plan, { index: 3, matrix: w1 }, { x, dy: dGate, gather: "x" });
+    groupedGradient(call, plan, { index: 4, matrix: w3 }, { x, dy: dUp, gather: "x" });
     const dx = call.into(0);
     if (dx === null) return;
     const dxs = scratch.empty([rows, dim], x.dtype);
@@ -277,9 +281,9 @@ export function experts(
   scope: Scope,
   x: Tensor,
   routing: { weights: Tensor; idx: Tensor },
-  matrices: { w1: Parameter; w3: Parameter; w2: Parameter },
+  matrices: { w1: Weight; w3: Weight; w2: Weight },
 ): Tensor {
   const { w1, w3, w2 } = matrices;
-  const inputs = [x, routing.weights, routing.idx, w1, w3, w2];
+  const inputs = [x, routing.weights, routing.idx, inputOf(w1), inputOf(w3), inputOf(w2)];
   return apply(expertsRow, scope, inputs, { w1, w3, w2, compute: scope.compute })[0]!;
 }

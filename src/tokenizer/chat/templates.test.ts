@@ -10,6 +10,7 @@ import {
   segmentText,
 } from "../index.ts";
 import { trainTokenizer } from "../node.ts";
+import type { PreTokenizer } from "../pre-tokenizer.ts";
 
 const B = "<｜begin▁of▁sentence｜>";
 const E = "<｜end▁of▁sentence｜>";
@@ -67,6 +68,14 @@ test.each(CHAT_TEMPLATES)(
 test("without a generation prompt the conversation ends where its last message does", () => {
   expect(text("deepseek-v3", TURNS, { addGenerationPrompt: false })).toBe(`${B}S${U}u1${A}a1${E}${U}u2`);
   expect(text("deepseek-v4", TURNS, { addGenerationPrompt: false })).toBe(`${B}S${U}u1${A}</think>a1${E}${U}u2`);
+});
+
+test("after an answer V3 opens another, V3.1, V3.2 and V4 do not", () => {
+  const answered: ChatMessage[] = [QUESTION, { role: "assistant", content: "a" }];
+  expect(text("deepseek-v3", answered)).toBe(`${B}${U}q${A}a${E}${A}`);
+  for (const template of ["deepseek-v3.1", "deepseek-v3.2", "deepseek-v4"] as const) {
+    expect(text(template, answered)).toBe(`${B}${U}q${A}</think>a${E}`);
+  }
 });
 
 test("R1's history keeps only the text behind </think>", () => {
@@ -158,6 +167,28 @@ test("tools are described behind the system text", () => {
   expect(text("deepseek-v4", [QUESTION], tools).startsWith(`${B}## Tools\n\n`)).toBe(true);
 });
 
+test("V2.5, V3 and R1 list tools as the model card of V2.5 does", () => {
+  const listed = [
+    `${B}S\n\n## Tools\n\n### Function\n\nYou have the following functions available:\n\n- \`weather\`:\n\`\`\`json`,
+    "{",
+    '    "name": "weather",',
+    '    "description": "Today\'s weather.",',
+    '    "parameters": {',
+    '        "type": "object",',
+    '        "required": [',
+    '            "city"',
+    "        ]",
+    "    }",
+    "}",
+    "```",
+  ].join("\n");
+  const messages: ChatMessage[] = [{ role: "system", content: "S" }, QUESTION];
+  expect(text("deepseek-v2.5", messages, { tools: TOOLS })).toBe(`${listed}${U}q${A}`);
+  expect(text("deepseek-v3", messages, { tools: TOOLS })).toBe(`${listed}${U}q${A}`);
+  const two = text("deepseek-r1", [QUESTION], { tools: [{ name: "f" }, { name: "g" }] });
+  expect(two).toContain('- `f`:\n```json\n{\n    "name": "f"\n}\n```\n\n- `g`:\n');
+});
+
 test("V4: response format, highest effort, tasks, reminders and unfinished answers", () => {
   expect(text("deepseek-v4", TURNS.slice(0, 2), { responseFormat: { type: "json_object" } })).toBe(
     `${B}S\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n{"type": "json_object"}${U}u1${A}</think>`,
@@ -211,11 +242,13 @@ test("a token that the vocabulary lacks is encoded together with the text around
   expect(ids.subarray(-tail.length)).toEqual(tail);
 });
 
-test.each<[string, string | undefined, readonly string[], string | undefined]>([
+test.each<[string, string | undefined, readonly string[], string | undefined, PreTokenizer?]>([
   ["deepseek-llm", "llama", [], undefined],
   ["deepseek-llm", "deepseek", [], undefined],
   ["deepseek-llm", "deepseek_v2", [], undefined],
-  ["deepseek-v2.5", "deepseek_v2", [U], undefined],
+  ["deepseek-v2.5", "deepseek_v2", [U], undefined, "deepseek-llm"],
+  ["deepseek-v2.5", "deepseek2", [U], undefined, "deepseek-llm"],
+  ["deepseek-v3", "deepseek2", [U], undefined],
   ["deepseek-v3", "deepseek_v3", [U], undefined],
   ["deepseek-r1", "deepseek_v3", [U, "<think>"], "{{ '<think>\\n' }}"],
   ["deepseek-v3.1", "deepseek_v3", [U, "<think>"], "{% if not thinking %}"],
@@ -223,7 +256,7 @@ test.each<[string, string | undefined, readonly string[], string | undefined]>([
   ["deepseek-v3.2", "deepseek_v32", [U, "<think>", "｜DSML｜"], undefined],
   ["deepseek-v3.2", undefined, [U, "<think>", "｜DSML｜"], undefined],
   ["deepseek-v4", "deepseek_v4", [U, "<think>"], undefined],
-])("%s is the template of %s with %j", (template, family, tokens, jinja) => {
+])("%s is the template of %s with %j", (template, family, tokens, jinja, preTokenizer = "deepseek-v3") => {
   const tokenToId = (token: string): number | undefined => (tokens.includes(token) ? 1 : undefined);
-  expect(defaultChatTemplate({ family, tokenizer: { tokenToId }, jinja })).toBe(template);
+  expect(defaultChatTemplate({ family, tokenizer: { tokenToId, preTokenizer }, jinja })).toBe(template);
 });

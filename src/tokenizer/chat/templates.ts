@@ -57,14 +57,15 @@ export function renderChat(
 export interface CheckpointTraits {
   /** `model_type` of config.json, or `general.architecture` of GGUF. */
   readonly family?: string | undefined;
-  readonly tokenizer: Pick<Tokenizer, "tokenToId">;
+  readonly tokenizer: Pick<Tokenizer, "tokenToId" | "preTokenizer">;
   /** The checkpoint's own chat template in Jinja, where it has one. */
   readonly jinja?: string | undefined;
 }
 
 /**
  * The template of a checkpoint. Where one architecture has carried several (V2 and V2.5; V3, R1 and V3.1), their tokens and
- * their own template tell them apart; a vocabulary without `<｜User｜>` can only follow `deepseek-llm`.
+ * their own template tell them apart; a vocabulary without `<｜User｜>` can only follow `deepseek-llm`. GGUF has one name for
+ * the architecture of V2.5 and V3, but their numbers are split in different ways.
  */
 export function defaultChatTemplate({ family = "", tokenizer, jinja = "" }: CheckpointTraits): ChatTemplate {
   const has = (token: string): boolean => tokenizer.tokenToId(token) !== undefined;
@@ -73,7 +74,7 @@ export function defaultChatTemplate({ family = "", tokenizer, jinja = "" }: Chec
   if (!has(USER)) return "deepseek-llm";
   if (has(DSML)) return has(LATEST_REMINDER) ? "deepseek-v4" : "deepseek-v3.2";
   if (has(THINK)) return has("<｜search▁begin｜>") || jinja.includes("thinking") ? "deepseek-v3.1" : "deepseek-r1";
-  return family === "deepseek_v2" ? "deepseek-v2.5" : "deepseek-v3";
+  return tokenizer.preTokenizer === "deepseek-v3" ? "deepseek-v3" : "deepseek-v2.5";
 }
 
 const BY_FAMILY: Readonly<Record<string, ChatTemplate | undefined>> = {

@@ -43,6 +43,8 @@ interface TurnStyle {
   readonly separator: string;
   /** Whether outputs stand between tokens of their own. */
   readonly hasOutputsBlock: boolean;
+  /** Whether another answer is opened after one. */
+  readonly opensAfterAnswer: boolean;
 }
 
 const nothing = (): void => undefined;
@@ -56,6 +58,7 @@ const V3: TurnStyle = {
     out.token(CALL_BEGIN).text("function").token(SEP).text(`${name}\n\`\`\`json\n${args}\n\`\`\``).token(CALL_END),
   separator: "\n",
   hasOutputsBlock: true,
+  opensAfterAnswer: true,
 };
 
 /** R1 always thinks: its answer is begun for it. */
@@ -68,6 +71,7 @@ const V3_1: TurnStyle = {
   writeCall: (out, { name, arguments: args }) => out.token(CALL_BEGIN).text(name).token(SEP).text(args).token(CALL_END),
   separator: "",
   hasOutputsBlock: false,
+  opensAfterAnswer: false,
 };
 
 export type Render = (messages: readonly ChatMessage[], options: RenderOptions) => readonly Segment[];
@@ -97,7 +101,8 @@ class TurnWriter {
     messages.forEach((message, i) => this.#message(message, messages[i - 1]?.role, messages[i + 1]?.role));
     const last = messages.at(-1)?.role;
     // After outputs of tools the assistant's turn goes on.
-    if ((this.#options.addGenerationPrompt ?? true) && last !== "tool") {
+    const isOpen = last === "tool" || (last === "assistant" && !this.#style.opensAfterAnswer);
+    if ((this.#options.addGenerationPrompt ?? true) && !isOpen) {
       this.#out.token(ASSISTANT);
       this.#style.openGeneration(this.#out, this.#options.thinking ?? false);
     }
@@ -149,11 +154,14 @@ function withoutReasoning(content: string): string {
   return at < 0 ? content : content.slice(at + END_THINK.length);
 }
 
-/** The templates of V2.5, V3 and R1 do not describe tools: a plain list of schemas does. */
+/**
+ * The templates of V2.5, V3 and R1 leave the description of tools to the system text.
+ *
+ * **Source:** model card of DeepSeek-V2.5, "Function calling".
+ */
 function listTools(out: Rendering, tools: readonly ToolFunction[]): void {
-  out.text(
-    ["## Tools", "", "You may call these functions, given in JSON schema:", ...tools.map(pythonJson)].join("\n"),
-  );
+  const schemas = tools.map((tool) => `- \`${tool.name}\`:\n\`\`\`json\n${JSON.stringify(tool, null, 4)}\n\`\`\``);
+  out.text(["## Tools", "### Function", "You have the following functions available:", ...schemas].join("\n\n"));
 }
 
 /** **Source:** model card of DeepSeek-V3.1, "ToolCall". */

@@ -91,6 +91,7 @@ pub mod avx2 {
 #[cfg(target_arch = "x86_64")]
 pub mod avx512 {
     use super::Tile;
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
     pub const ROWS: usize = 12;
@@ -120,19 +121,24 @@ pub mod avx512 {
                 }
             }
 
+            #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read through it there
             #[target_feature(enable = $features)]
             unsafe fn $body<const R: usize>(t: &Tile) {
                 let mut acc = [[_mm512_setzero_ps(); 2]; R];
                 let (mut a, mut b) = (t.a, t.b);
+                let mut twin = a;
                 unsafe {
                     for _ in 0..t.units {
+                        // The compiler forgets that this is `a`, so each product broadcasts its factor itself, within one
+                        // instruction: fewer than with a broadcast for both.
+                        asm!("/* {0} */", inout(reg) twin, options(pure, nomem, nostack, preserves_flags));
                         let (b0, b1) = (_mm512_loadu_ps(b.cast()), _mm512_loadu_ps(b.add(16).cast()));
                         for (i, row) in acc.iter_mut().enumerate() {
-                            let x = _mm512_castsi512_ps(_mm512_set1_epi32(*a.add(i) as i32));
-                            row[0] = $step(row[0], x, b0);
-                            row[1] = $step(row[1], x, b1);
+                            row[0] = $step(row[0], broadcast(a.add(i)), b0);
+                            row[1] = $step(row[1], broadcast(twin.add(i)), b1);
                         }
                         a = a.add(ROWS);
+                        twin = twin.add(ROWS);
                         b = b.add(COLS);
                     }
                     let masks = [mask(t.cols), mask(t.cols.saturating_sub(16))];
@@ -155,6 +161,12 @@ pub mod avx512 {
 
     tiles!(f32_tile, f32_rows, "avx512f", fma);
     tiles!(bf16_tile, bf16_rows, "avx512f,avx512bf16", dot);
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn broadcast(word: *const u32) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_set1_epi32(*word as i32)) }
+    }
 
     #[inline]
     fn mask(count: usize) -> __mmask16 {

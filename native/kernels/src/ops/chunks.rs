@@ -34,6 +34,10 @@ impl<'a, T> Shared<'a, T> {
         Self { start, len, life: PhantomData }
     }
 
+    pub(crate) fn start(&self) -> *const T {
+        self.start
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -43,7 +47,7 @@ impl<'a, T> Shared<'a, T> {
     /// # Safety
     /// No other reference to any of these elements may be alive.
     #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
+    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(
             start.checked_add(len).is_some_and(|end| end <= self.len),
             "kernel: a part must end within {} elements, got {start} + {len}",

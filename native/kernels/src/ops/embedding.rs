@@ -1,35 +1,27 @@
 //! Table look-up and its gradient.
 
 use super::chunks::{Shared, checked_index, each_chunk, each_rows};
-use super::elementwise::{Source, fill};
-use super::simd::{add_scaled, from_bf16, per_isa};
+use super::elementwise::fill;
+use super::simd::{add_scaled, per_isa};
 use crate::Ctx;
+use crate::stored::Stored;
 
 /// Columns of the table that one chunk of the backward pass owns.
 const COLUMNS: usize = 128;
 
-/// `y[n, :] = table[ids[n], :]`; table [vocab, d] of f32 or bf16.
-pub fn embedding(ctx: Ctx, ids: &[i32], table: Source, y: &mut [f32], n: usize, d: usize, vocab: usize) {
+/// `y[n, :] = table[ids[n], :]`; table [vocab, d].
+///
+/// # Safety
+/// The table lies within live memory.
+pub unsafe fn embedding(ctx: Ctx, ids: &[i32], table: Stored, y: &mut [f32], n: usize, d: usize, vocab: usize) {
     let (ids, y) = (&ids[..n], Shared::new(&mut y[..n * d]));
     each_rows(ctx, n, d, |range| {
         for r in range {
             let id = checked_index("embedding", "ids", ids[r], vocab);
             // SAFETY: rows do not overlap.
-            let y = unsafe { y.part(r * d, d) };
-            match table {
-                Source::F32(table) => y.copy_from_slice(&table[id * d..][..d]),
-                Source::Bf16(table) => widen(ctx.isa, &table[id * d..][..d], y),
-            }
+            unsafe { table.read(ctx.isa, id, 0, y.part(r * d, d)) };
         }
     });
-}
-
-per_isa! {
-    fn widen(x: &[u16], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = from_bf16(x);
-        }
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -76,8 +68,9 @@ per_isa! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::to_bf16;
+    use crate::ops::simd::{from_bf16, to_bf16};
     use crate::ops::testing::{Rng, assert_close, on_every_isa, wide, with_best};
+    use crate::stored::Format;
 
     #[test]
     fn rows_are_looked_up_in_f32_and_bf16_tables() {
@@ -86,10 +79,13 @@ mod tests {
             let table: Vec<_> = rng.values(vocab * d, 1.0).iter().map(|&v| from_bf16(to_bf16(v))).collect();
             let narrow: Vec<_> = table.iter().map(|&v| to_bf16(v)).collect();
             let ids = rng.indices(n, vocab);
-            for source in [Source::F32(&table), Source::Bf16(&narrow)] {
+            let wide = (Format::F32, table.as_ptr().cast());
+            for (format, base) in [wide, (Format::Bf16, narrow.as_ptr().cast())] {
                 let run = |ctx: Ctx| {
                     let mut y = vec![0.0; n * d];
-                    embedding(ctx, &ids, source, &mut y, n, d, vocab);
+                    let table = Stored { format, base, offset: 0, stride: d, scale: None };
+                    // SAFETY: the tables outlive the call.
+                    unsafe { embedding(ctx, &ids, table, &mut y, n, d, vocab) };
                     y
                 };
                 on_every_isa(run, |y| {
@@ -126,6 +122,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "embedding: ids must lie in [0, 3), got 3")]
     fn an_id_out_of_range_is_refused() {
-        with_best(|ctx| embedding(ctx, &[3], Source::F32(&[0.0; 3]), &mut [0.0], 1, 1, 3));
+        let table = Stored { format: Format::F32, base: std::ptr::null(), offset: 0, stride: 1, scale: None };
+        // SAFETY: an id out of range is not read.
+        with_best(|ctx| unsafe { embedding(ctx, &[3], table, &mut [0.0], 1, 1, 3) });
     }
 }

@@ -23,9 +23,9 @@ mod rms_norm;
 mod rope;
 mod route;
 mod silu_mul;
-mod simd;
+pub(crate) mod simd;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use adamw::{Adamw, AdamwState, adamw_into};
 pub use attention::{Attention, Qkv, attention};

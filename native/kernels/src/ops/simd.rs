@@ -4,7 +4,7 @@
 //! it is compiled under the same features.
 
 /// What a body may use of the instruction set it is compiled for.
-pub(super) trait Simd {
+pub(crate) trait Simd {
     /// Whether a fused multiply-add is one instruction.
     const FMA: bool;
     /// Sixteen numbers.
@@ -14,10 +14,17 @@ pub(super) trait Simd {
     fn load(x: &[f32; WIDTH]) -> Self::Lanes;
     fn store(x: Self::Lanes) -> [f32; WIDTH];
     fn add(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    fn mul(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// Signed bytes as numbers.
+    fn from_bytes(x: Bytes) -> Self::Lanes;
+    /// Numbers from the bits of f16.
+    fn from_halves(x: &[u16; WIDTH]) -> Self::Lanes;
     /// `a · b + c` in each lane.
     fn fused(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
     /// The larger in each lane, b where a is NaN.
     fn larger(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// The table's number at each index, all of them below 16.
+    fn pick(table: &[f32; WIDTH], indices: Bytes) -> Self::Lanes;
 
     /// The sum of the lanes.
     #[inline(always)]
@@ -33,7 +40,29 @@ pub(super) trait Simd {
 }
 
 /// Numbers that a reduction takes at a time.
-pub(super) const WIDTH: usize = 16;
+pub(crate) const WIDTH: usize = 16;
+
+/// Sixteen bytes, the first one lowest.
+pub(crate) type Bytes = [u64; 2];
+
+/// The value of an f16. Branch-free.
+#[inline(always)]
+pub(crate) fn from_f16(half: u16) -> f32 {
+    let magnitude = u32::from(half & 0x7fff);
+    let normal = (magnitude << 13) + (112 << 23);
+    // NaN becomes quiet, as in hardware.
+    let quiet = u32::from(magnitude > 0x7c00) << 22;
+    let special = ((magnitude << 13) + (224 << 23)) | quiet;
+    let small = (magnitude as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
+    let bits = if magnitude < 0x400 { small } else { normal };
+    let bits = if magnitude >= 0x7c00 { special } else { bits };
+    f32::from_bits(bits | (u32::from(half & 0x8000) << 16))
+}
+
+#[inline(always)]
+fn byte(x: Bytes, i: usize) -> u8 {
+    (x[i / 8] >> (8 * (i % 8))) as u8
+}
 
 /// Joins the upper half to the lower until one is left.
 #[inline(always)]
@@ -54,7 +83,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 /// The compiler's baseline.
-pub(super) struct Baseline;
+pub(crate) struct Baseline;
 
 impl Simd for Baseline {
     const FMA: bool = false;
@@ -84,6 +113,24 @@ impl Simd for Baseline {
     }
 
     #[inline(always)]
+    fn mul(mut a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        for i in 0..WIDTH {
+            a[i] *= b[i];
+        }
+        a
+    }
+
+    #[inline(always)]
+    fn from_bytes(x: Bytes) -> Self::Lanes {
+        std::array::from_fn(|i| f32::from(byte(x, i) as i8))
+    }
+
+    #[inline(always)]
+    fn from_halves(x: &[u16; WIDTH]) -> Self::Lanes {
+        x.map(from_f16)
+    }
+
+    #[inline(always)]
     fn fused(a: Self::Lanes, b: Self::Lanes, mut c: Self::Lanes) -> Self::Lanes {
         for i in 0..WIDTH {
             c[i] += a[i] * b[i];
@@ -98,17 +145,22 @@ impl Simd for Baseline {
         }
         a
     }
+
+    #[inline(always)]
+    fn pick(table: &[f32; WIDTH], indices: Bytes) -> Self::Lanes {
+        std::array::from_fn(|i| table[usize::from(byte(indices, i) & 15)])
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Fused, Wide};
+pub(crate) use x86::{Fused, Wide};
 
 /// Every function here is inlined into one that is compiled for its instruction set: that is what makes the calls sound.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Simd, WIDTH};
+    use super::{Bytes, Simd, WIDTH, from_f16};
 
     /// AVX-512 F, BW, DQ, VL.
     pub struct Wide;
@@ -140,6 +192,21 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn from_bytes(x: Bytes) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+        }
+
+        #[inline(always)]
+        fn from_halves(x: &[u16; WIDTH]) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
         fn fused(a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
@@ -147,6 +214,14 @@ mod x86 {
         #[inline(always)]
         fn larger(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_max_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn pick(table: &[f32; WIDTH], indices: Bytes) -> __m512 {
+            unsafe {
+                let indices = _mm512_cvtepu8_epi32(_mm_loadu_si128(indices.as_ptr().cast()));
+                _mm512_permutexvar_ps(indices, _mm512_loadu_ps(table.as_ptr()))
+            }
         }
 
         #[inline(always)]
@@ -193,6 +268,22 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn mul(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+            unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        }
+
+        #[inline(always)]
+        fn from_bytes(x: Bytes) -> Self::Lanes {
+            x.map(|eight| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight as i64))) })
+        }
+
+        /// F16C is an instruction set of its own, which need not be there.
+        #[inline(always)]
+        fn from_halves(x: &[u16; WIDTH]) -> Self::Lanes {
+            Self::load(&x.map(from_f16))
+        }
+
+        #[inline(always)]
         fn fused(a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
             unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
         }
@@ -200,6 +291,17 @@ mod x86 {
         #[inline(always)]
         fn larger(a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
             unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+        }
+
+        #[inline(always)]
+        fn pick(table: &[f32; WIDTH], indices: Bytes) -> Self::Lanes {
+            let [low, high] = Self::load(table);
+            indices.map(|eight| unsafe {
+                let eight = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(eight as i64));
+                let (a, b) = (_mm256_permutevar8x32_ps(low, eight), _mm256_permutevar8x32_ps(high, eight));
+                // Bit 3 of the index moves to the sign, which chooses.
+                _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(eight)))
+            })
         }
     }
 }
@@ -237,7 +339,7 @@ macro_rules! per_isa {
         }
     };
 }
-pub(super) use per_isa;
+pub(crate) use per_isa;
 
 /// Independent accumulators of a reduction, which hide the latency of an addition.
 const ACCUMULATORS: usize = 4;
@@ -281,7 +383,7 @@ fn reduce<S: Simd>(
 
 /// `Σ x[i] · y[i]`.
 #[inline(always)]
-pub(super) fn dot<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
+pub(crate) fn dot<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len());
     reduce::<S>(x, y, 0.0, 0.0, S::fused, |a, b| a + b)
 }
@@ -300,7 +402,7 @@ pub(super) fn max<S: Simd>(x: &[f32]) -> f32 {
 
 /// `y[i] += a · x[i]`.
 #[inline(always)]
-pub(super) fn add_scaled<S: Simd>(y: &mut [f32], a: f32, x: &[f32]) {
+pub(crate) fn add_scaled<S: Simd>(y: &mut [f32], a: f32, x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = S::mul_add(a, x, *y);
     }
@@ -360,7 +462,7 @@ pub(super) fn sigmoid<S: Simd>(x: f32) -> f32 {
 
 /// Rounded to bf16, ties to even; NaN stays NaN.
 #[inline(always)]
-pub(super) fn to_bf16(x: f32) -> u16 {
+pub(crate) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;
@@ -368,7 +470,7 @@ pub(super) fn to_bf16(x: f32) -> u16 {
 }
 
 #[inline(always)]
-pub(super) fn from_bf16(x: u16) -> f32 {
+pub(crate) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 

@@ -1,0 +1,15 @@
+/** Rows of a sheet by what people call them: `mfu`, `step time`, `tokens per day`. */
+
+const wordsOf = (name: string): string[] => name.toLowerCase().split(/[^a-z0-9]+/);
+
+/** The row of this name, or the one row with all its words and the fewest others; undefined when there is none. */
+export function findRowName(names: readonly string[], wanted: string): string | undefined {
+  if (names.includes(wanted)) return wanted;
+  const words = wordsOf(wanted);
+  const rows = names
+    .map((name) => ({ name, words: wordsOf(name) }))
+    .filter((row) => words.every((word) => row.words.includes(word)));
+  const fewest = Math.min(...rows.map((row) => row.words.length));
+  const nearest = rows.filter((row) => row.words.length === fewest);
+  return nearest.length === 1 ? nearest[0]!.name : undefined;
+}
