@@ -292,7 +292,7 @@ describe("weights that cannot be read are named before anything is written", () 
       await refusal((tensors) => tensors.delete(`${NAME}_scale`)),
       await refusal((tensors) => {
         const scale = tensors.get(`${NAME}_scale`)!;
-        tensors.set(`${NAME}_scale`, { ...scale, shape: [160] });
+        tensors.set(`${NAME}_scale`, { ...scale, shape: [160, 1, 1] });
       }),
       await refusal((tensors) => {
         tensors.delete(`${NAME}_scale`);
@@ -301,7 +301,7 @@ describe("weights that cannot be read are named before anything is written", () 
     ]).toMatchInlineSnapshot(`
       [
         "FormatError: /poor/model.safetensors: must hold the scales of model.layers.0.self_attn.o_proj.weight, which is I8; copy the file again",
-        "FormatError: /poor/model.safetensors: must hold model.layers.0.self_attn.o_proj.weight_scale as [160, 1], got [160]",
+        "FormatError: /poor/model.safetensors: must hold model.layers.0.self_attn.o_proj.weight_scale as [160, 1], got [160, 1, 1]",
         "UnsupportedError: /poor/model.safetensors model.layers.0.self_attn.o_proj.weight: must be of a type that can be read, got "F64"; available: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4, Q4_K, Q5_K, Q6_K, F8_E4M3, F8_E8M0, I32, I64",
       ]
     `);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { decodeInt8Rows, encodeInt8Rows } from "./int8-rows.ts";
+import { decodeInt8Rows, encodeInt8Rows, int8Groups } from "./int8-rows.ts";
 import { Rng } from "./rng.ts";
 
 test("a value comes back within half a step of its own row, the largest exactly", () => {
@@ -22,4 +22,15 @@ test("a row of zeros has scale 1, numbers too small for a scale become zeros", (
   const { weight, scales } = encodeInt8Rows(Float32Array.of(0, 0, 1e-45, -1e-45, 254, -254), 2);
   expect([...weight]).toEqual([0, 0, 0, 0, 127, -127]);
   expect([...scales]).toEqual([1, 1, 2]);
+});
+
+test("scales are by row or by group of columns, of each matrix of a stack", () => {
+  expect(int8Groups([6, 8], [6])).toBe(1);
+  expect(int8Groups([6, 8], [6, 1])).toBe(1);
+  expect(int8Groups([6, 8], [6, 4])).toBe(4);
+  expect(int8Groups([3, 6, 8], [3, 6, 2])).toBe(2);
+  expect(int8Groups([3, 6, 8], [3, 6])).toBe(1);
+  for (const other of [[8], [1, 6], [6, 3], [6, 0], [6, 1, 1], [3, 6], []]) {
+    expect(int8Groups([6, 8], other), String(other)).toBeUndefined();
+  }
 });
