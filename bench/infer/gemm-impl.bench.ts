@@ -115,8 +115,15 @@ async function main(folder: string): Promise<void> {
     const accuracy =
       gemmImpl === "f32" ? compare(exact, exact) : compare(await logitsOf(backend, folder, gemmImpl), exact);
     const { prefill, decode } = speeds.get(gemmImpl)!;
-    const row = { gemmImpl, ...accuracy, prefill: median(prefill), decode: median(decode) };
-    rows.push(row);
+    const row = { ...accuracy, prefill: median(prefill), decode: median(decode) };
+    rows.push({
+      gemm_impl: gemmImpl,
+      kl: row.kl,
+      top_1_agreement: row.topOneAgreement,
+      max_logit_error: row.maxLogitError,
+      prefill: row.prefill,
+      decode: row.decode,
+    });
     console.log(
       `${gemmImpl.padEnd(5)} KL ${row.kl.toExponential(2)} nats, top-1 ${(100 * row.topOneAgreement).toFixed(1)} %, ` +
         `prefill ${row.prefill.toFixed(0)} tokens/s, decode ${row.decode.toFixed(1)} tokens/s`,

@@ -8,7 +8,7 @@
  * bench/results/templates.jsonl.
  */
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import {
@@ -18,8 +18,8 @@ import {
   type RenderOptions,
   segmentText,
 } from "../../src/tokenizer/index.ts";
+import { appendResult } from "../result-file.ts";
 
-const RESULTS = join(import.meta.dirname, "../results/templates.jsonl");
 const FILES: readonly (readonly [ChatTemplate, string])[] = [
   ["deepseek-v3.1", "deepseek-ai-DeepSeek-V3.1"],
   ["deepseek-v3.2", "deepseek-ai-DeepSeek-V3.2"],
@@ -170,7 +170,7 @@ function parting(ours: string, theirs: string): { readonly here: string; readonl
 
 const folder = join(process.argv[2] ?? "", "models/templates");
 const wrong: string[] = [];
-const line: Record<string, unknown> = { date: new Date().toISOString() };
+const line: Record<string, unknown> = {};
 for (const [template, file] of FILES) {
   const source = new Template(readFileSync(join(folder, `${file}.jinja`), "utf8"));
   const opening = OPENING[template];
@@ -191,4 +191,4 @@ for (const [template, file] of FILES) {
   line[template] = { cases: CASES.length, openings, differ };
 }
 if (wrong.length > 0) throw new Error(`otherwise than docs/guide/chat.md says: ${wrong.join("; ")}`);
-appendFileSync(RESULTS, `${JSON.stringify(line)}\n`);
+appendResult("templates", line);

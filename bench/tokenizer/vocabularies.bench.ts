@@ -10,7 +10,7 @@
  * bench/results/vocabularies.jsonl.
  */
 
-import { appendFileSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -19,9 +19,9 @@ import { Tokenizer as HuggingFaceTokenizer } from "tokenizers";
 import { parseTokenizer } from "../../src/tokenizer/index.ts";
 import { loadTokenizer } from "../../src/tokenizer/node.ts";
 import { mixedTexts } from "../../test/helpers/mixed-texts.ts";
+import { appendResult } from "../result-file.ts";
 
 const BYTES = 2_100_000;
-const RESULTS = join(import.meta.dirname, "../results/vocabularies.jsonl");
 
 const { values: flags } = parseArgs({ options: { source: { type: "string" }, modules: { type: "string" } } });
 
@@ -75,11 +75,10 @@ if (flags.source === undefined || flags.modules === undefined) throw new Error("
 const open = await openLlama(flags.modules);
 for (const name of ["deepseek-llm", "deepseek-coder"]) {
   const row = await compare(name, flags.source, open);
-  const line = JSON.stringify({ date: new Date().toISOString(), ...row });
-  console.log(line);
+  console.log(JSON.stringify(row));
   const [agreed, cases] = row.llama_cpp_cases;
   const all = [row.native, row.plain, row.decoded].every((count) => count === row.texts) && agreed === cases;
   if (!all) throw new Error(`${name}: ids differ`);
-  appendFileSync(RESULTS, `${line}\n`);
+  appendResult("vocabularies", row);
 }
 process.exit(0);

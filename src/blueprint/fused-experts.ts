@@ -3,10 +3,10 @@
  * `experts.gate_up_proj` [E, 2m, d] and `experts.down_proj` [E, d, m].
  */
 
+import { FP8_BLOCK } from "../core/index.ts";
 import type { StoredTensor } from "../formats/index.ts";
 import type { Blueprint } from "./blueprint.ts";
 import { namePatterns } from "./checkpoint-names.ts";
-import { FP8_BLOCK } from "./storage.ts";
 
 export interface FusedTensor {
   /** `model.layers.3.mlp.experts.gate_up_proj` */

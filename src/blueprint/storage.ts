@@ -7,6 +7,7 @@
  */
 
 import type { ModelConfig } from "../config/index.ts";
+import { FP8_BLOCK } from "../core/index.ts";
 import type { Blueprint } from "./blueprint.ts";
 import { countElements, exactSum, type ParameterSpec } from "./parameter.ts";
 
@@ -15,8 +16,7 @@ const DTYPE_BITS = { F32: 32, F16: 16, BF16: 16, F8_E4M3: 8, F8_E8M0: 8, I8: 8, 
 
 export type StoredDType = keyof typeof DTYPE_BITS;
 
-/** Rows and columns of a weight that share one fp8 scale, and columns that share one fp4 scale. */
-export const FP8_BLOCK = 128;
+/** Columns of a weight that share one fp4 scale. */
 const FP4_BLOCK = 32;
 
 /** What a stored tensor is: a parameter, a scale of one, a table, or a further copy of a parameter. */

@@ -59,8 +59,10 @@ function evalOptions(command: Command): Command {
     .option("--chunks <name>", "llama.cpp: its chunks of 512 tokens, the second half scored, in place of windows")
     .option("--threads <n>", "threads (default: the cores)", integer("--threads", 1))
     .addOption(settingOption("--gemm-impl <type>", "runtime.gemm_impl"))
-    .option("--memory-limit <size>", "refuse a model whose weights take more (default: what is available)", (text) =>
-      parseBytes("--memory-limit", text),
+    .option(
+      "--memory-limit <size>",
+      "most that weights, as they are stored, and activations may take (default: what is available)",
+      (text) => parseBytes("--memory-limit", text),
     )
     .option("--json", "one JSON document on stdout");
 }

@@ -1,7 +1,7 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { ConversionFolder, differences, modelOf } from "../../test/helpers/conversion.ts";
+import { ConversionFolder, differences, modelOf, SMALL_V4 } from "../../test/helpers/conversion.ts";
 import { diesAfter, fullAfter } from "../../test/helpers/failing-files.ts";
 import { plainValues, writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { openModel } from "../blueprint/node.ts";
@@ -117,26 +117,8 @@ describe("a folder to a folder", () => {
   });
 });
 
-const V4 = {
-  vocabSize: 64,
-  dim: 64,
-  nLayers: 4,
-  moeInterDim: 64,
-  nHeads: 4,
-  nRoutedExperts: 4,
-  nActivatedExperts: 2,
-  qLoraRank: 32,
-  oLoraRank: 16,
-  oGroups: 2,
-  headDim: 32,
-  qkRopeHeadDim: 16,
-  indexNHeads: 2,
-  indexHeadDim: 32,
-  compressRatios: [0, 0, 4, 128, 0],
-};
-
 test("V4's packed fp4 experts, byte scales and tables of integers become bf16", async () => {
-  await writeRandomFolder(inFolder("v4"), modelOf("deepseek-v4-flash", V4));
+  await writeRandomFolder(inFolder("v4"), modelOf("deepseek-v4-flash", SMALL_V4));
   await convert(inFolder("v4"), "v4-bf16", "bf16");
   const due = await plainValues(inFolder("v4"));
   const got = await plainValues(inFolder("v4-bf16"));
@@ -290,7 +272,7 @@ describe("GGUF", () => {
   test("what llama.cpp would not load, or compute otherwise, is refused with the reason", async () => {
     const messages: string[] = [];
     for (const [why, base, settings] of REFUSED) {
-      const [preset, own] = base === "v4" ? ["deepseek-v4-flash", V4] : MODELS[base]!;
+      const [preset, own] = base === "v4" ? ["deepseek-v4-flash", SMALL_V4] : MODELS[base]!;
       const from = inFolder(why.replaceAll(" ", "-"));
       await writeRandomFolder(from, modelOf(preset, { ...own, ...settings }));
       messages.push(`${why}: ${await failure(convert(from, "refused.gguf", "f32"))}`);

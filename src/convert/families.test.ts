@@ -1,7 +1,7 @@
 /** Models that do not run here yet, and GGUF files as other programs write them, are read and converted all the same. */
 
 import { afterAll, expect, test } from "vitest";
-import { ConversionFolder, differences, modelOf } from "../../test/helpers/conversion.ts";
+import { ConversionFolder, differences, modelOf, SMALL_V4 } from "../../test/helpers/conversion.ts";
 import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
 import { drawWeights, type DrawnTensor } from "../../test/helpers/drawn-weights.ts";
 import { ggufKeys } from "../../test/helpers/gguf-keys.ts";
@@ -20,23 +20,7 @@ const SIZES = { nLayers: 2, nDenseLayers: 1, vocabSize: 264, dim: 160, interDim:
 const HEADS = { nHeads: 2, qLoraRank: 32, kvLoraRank: 32, qkNopeHeadDim: 16, qkRopeHeadDim: 8, vHeadDim: 16 };
 const EXPERTS = { nRoutedExperts: 8, nActivatedExperts: 2, nExpertGroups: 4, nLimitedGroups: 2 };
 const V32 = { ...SIZES, ...HEADS, ...EXPERTS, indexNHeads: 2, indexHeadDim: 16 };
-const V4 = {
-  vocabSize: 264,
-  dim: 64,
-  nLayers: 4,
-  moeInterDim: 64,
-  nHeads: 4,
-  nRoutedExperts: 4,
-  nActivatedExperts: 2,
-  qLoraRank: 32,
-  oLoraRank: 16,
-  oGroups: 2,
-  headDim: 32,
-  qkRopeHeadDim: 16,
-  indexNHeads: 2,
-  indexHeadDim: 32,
-  compressRatios: [0, 0, 4, 128, 0],
-};
+const V4 = { ...SMALL_V4, vocabSize: 264 };
 
 /** MTP layers and tables included. */
 function countValues(model: ModelConfig): number {

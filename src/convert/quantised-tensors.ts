@@ -3,7 +3,7 @@
  * two is made in a pass of its own over the rows, so that no whole matrix is held.
  */
 
-import { encodeFp8Rows, encodeInt8Rows, toE8m0BitsUp, type ScaleFormat } from "../core/index.ts";
+import { encodeFp8Rows, encodeInt8Rows, FP8_BLOCK, toE8m0BitsUp, type ScaleFormat } from "../core/index.ts";
 import { tensorBytes } from "../formats/index.ts";
 import { viewBytes } from "./elements.ts";
 import { rowSlabs, type OutputTensor } from "./output-tensor.ts";
@@ -40,9 +40,6 @@ export function int8Tensors({ name, shape }: DueTensor, rows: () => WeightRows):
   ];
 }
 
-/** Rows that share their scales. */
-const FP8_ROWS = 128;
-
 /** The e4m3 bytes of a matrix, or its scales where the type that is due is another. */
 export function fp8Tensor(
   { name, shape, dtype }: DueTensor & { readonly dtype: string },
@@ -55,7 +52,7 @@ export function fp8Tensor(
     return dtype === "F8_E8M0" ? Uint8Array.from(scales, toE8m0BitsUp) : viewBytes(scales);
   };
   const due = dtype as "F8_E4M3" | "F8_E8M0" | "F32";
-  const chunks = (): AsyncIterable<Uint8Array> => parts(name, rows(), { step: FP8_ROWS, encode, of });
+  const chunks = (): AsyncIterable<Uint8Array> => parts(name, rows(), { step: FP8_BLOCK, encode, of });
   return { name, shape, dtype: due, bytes: tensorBytes(due, shape)!, chunks };
 }
 

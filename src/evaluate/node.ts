@@ -27,9 +27,7 @@ export interface OpenScorerOptions {
 export async function openScorer(path: string, backend: Backend, options: OpenScorerOptions = {}): Promise<Scorer> {
   const { memoryLimit = availableBytes() } = options;
   const folder = await resolveModelFolder(path);
-  const read = await readModelConfig(folder);
-  const { gemmImpl = read.runtime.gemmImpl } = options;
-  const settings = { ...read, runtime: { ...read.runtime, gemmImpl } };
+  const settings = await readModelConfig(folder, options.gemmImpl);
   checkRunnable(settings.model);
   const tokenizer = await loadTokenizer(folder);
   checkTokenRows(tokenizer, settings.model.vocabSize, folder);

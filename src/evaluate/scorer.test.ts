@@ -26,7 +26,7 @@ test("a window above the memory limit is refused before anything is allocated, a
   const refused = await small.losses(WINDOW).catch((error: unknown) => error);
   expect(refused).toBeInstanceOf(MemoryError);
   expect((refused as MemoryError).message).toMatch(
-    /^model with a window of 40 tokens: needs \d+ bytes .* available; [\d.]+ MiB are weights, [\d.]+ MiB cache and activations; /,
+    /^model with a window of 40 tokens: needs \d+ bytes .* available; \d+ bytes \([\d.]+ MiB\) are weights, \d+ bytes \([\d.]+ MiB\) cache and activations; /,
   );
   const { neededBytes } = refused as MemoryError;
   // The losses and their targets are not activations of the model.

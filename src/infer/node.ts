@@ -32,9 +32,7 @@ export interface OpenEngineOptions {
 export async function openEngine(options: OpenEngineOptions): Promise<Engine> {
   const { folder, backend, now, memoryLimit: limit = availableBytes() } = options;
   const path = await resolveModelFolder(folder);
-  const read = await readModelConfig(path);
-  const { gemmImpl = read.runtime.gemmImpl } = options;
-  const settings = { ...read, runtime: { ...read.runtime, gemmImpl } };
+  const settings = await readModelConfig(path, options.gemmImpl);
   checkRunnable(settings.model);
   const tokenizer = options.tokenizer ?? (await loadTokenizer(path));
   const { bosId, eosId, padId } = tokenizer;

@@ -1,6 +1,6 @@
 /** Whether a model, and what is asked of it, fit into the memory of this machine. */
 
-import { MemoryError } from "../core/errors.ts";
+import { byteText, MemoryError } from "../core/errors.ts";
 
 export interface MemoryBudget {
   /** The model, for the error. */
@@ -28,7 +28,6 @@ export function checkWeights({ place, limit }: MemoryBudget, weights: number): v
  */
 export function checkRequest({ place, limit }: MemoryBudget, weights: number, request: number, what: string): void {
   if (weights + request <= limit) return;
-  const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const cure = `${mib(weights)} are weights, ${mib(request)} cache and activations; ask for less, free some memory, or raise or leave out --memory-limit where it is given`;
+  const cure = `${byteText(weights)} are weights, ${byteText(request)} cache and activations; ask for less, free some memory, or raise or leave out --memory-limit where it is given`;
   throw new MemoryError(`${place} with ${what}`, weights + request, limit, cure);
 }

@@ -31,7 +31,8 @@ function isGguf(path: string): boolean {
 
 /**
  * A run folder means its newest checkpoint; any other folder and a .gguf file mean themselves.
- * @throws IoError when it is none of them, UnsupportedError when its weights are pickles, FormatError when `latest` names no checkpoint.
+ * @throws IoError when it is none of them, UnsupportedError when its weights are pickles, FormatError when `latest` names
+ * no checkpoint.
  */
 export async function resolveModelFolder(path: string): Promise<string> {
   if (isGguf(path) && (await nodeFiles.isFile(path))) return path;
@@ -52,9 +53,18 @@ export async function resolveModelFolder(path: string): Promise<string> {
 
 /**
  * The configuration of a model: the whole of it in fathom.json, else what config.json or the metadata of a .gguf file say.
+ * @param gemmImpl - in place of the one that it says.
  * @throws FormatError when a .gguf file does not hold the tensors of the model that it describes.
  */
-export async function readModelConfig(path: string): Promise<ResolvedConfig> {
+export async function readModelConfig(
+  path: string,
+  gemmImpl?: ResolvedConfig["runtime"]["gemmImpl"],
+): Promise<ResolvedConfig> {
+  const config = await readStoredConfig(path);
+  return gemmImpl === undefined ? config : { ...config, runtime: { ...config.runtime, gemmImpl } };
+}
+
+async function readStoredConfig(path: string): Promise<ResolvedConfig> {
   if (isGguf(path)) {
     const { model } = await openModel(path);
     // Files of models with plain heads hold queries and keys as that rotation needs them; the others have no other one.

@@ -2,11 +2,12 @@
 
 import { bytesOf, toBf16Bits, type DType } from "../core/dtype.ts";
 import { UnsupportedError } from "../core/errors.ts";
-import { e4m3Table, f16Table } from "../core/float-formats.ts";
+import { f16Table } from "../core/float-formats.ts";
+import { decodeFp8Rows, decodeInt8Rows } from "../core/index.ts";
 import type { OpenTensors, SafetensorsDType, StoredTensor } from "../formats/index.ts";
 import { sizeOf, type Tensor } from "../tensor/index.ts";
 import type { StoredPart } from "./places.ts";
-import { isScaled, scaleOf, type ScalePart } from "./stored-scale.ts";
+import { isScaled, scaleOf } from "./stored-scale.ts";
 
 type Open = OpenTensors<StoredTensor>;
 
@@ -87,38 +88,18 @@ function storeValues(into: Tensor, values: Float32Array, at: number): void {
 async function readScaled(open: Open, part: StoredPart, into: Tensor): Promise<void> {
   const scale = scaleOf(part, open.tensors);
   const scales = await readVector(open, scale.part);
-  const table = part.tensor.dtype === "I8" ? signedBytes() : e4m3Table();
   const { columns, rows } = into;
+  const groups = scale.part.shape[1]!;
   const step = Math.max(1, Math.floor(WINDOW_VALUES / columns));
   for (let row = 0; row < rows; row += step) {
-    const bytes = await open.read(part.name, part.at + row * columns, Math.min(step, rows - row) * columns);
-    storeValues(into, scaledRows(bytes, table, { scale, scales, columns, firstRow: row }), row * columns);
+    const count = Math.min(step, rows - row);
+    const bytes = await open.read(part.name, part.at + row * columns, count * columns);
+    const values = new Float32Array(bytes.length);
+    if (part.tensor.dtype === "I8")
+      decodeInt8Rows(bytes, scales.subarray(row * groups, (row + count) * groups), values);
+    else decodeFp8Rows(bytes, scales, columns, scale.skip + row, values);
+    storeValues(into, values, row * columns);
   }
-}
-
-interface RowScales {
-  readonly scale: ScalePart;
-  readonly scales: Float32Array;
-  readonly columns: number;
-  readonly firstRow: number;
-}
-
-function scaledRows(bytes: Uint8Array, table: Float32Array, { scale, scales, columns, firstRow }: RowScales) {
-  const out = new Float32Array(bytes.length);
-  const perRow = scale.part.shape[1]!;
-  for (let row = 0; row * columns < bytes.length; row++) {
-    const own = Math.floor((scale.skip + firstRow + row) / scale.rows) * perRow;
-    for (let block = 0; block < perRow; block++) {
-      const factor = scales[own + block]!;
-      const end = row * columns + Math.min(columns, (block + 1) * scale.columns);
-      for (let i = row * columns + block * scale.columns; i < end; i++) out[i] = table[bytes[i]!]! * factor;
-    }
-  }
-  return out;
-}
-
-function signedBytes(): Float32Array {
-  return Float32Array.from({ length: 256 }, (_, byte) => (byte < 128 ? byte : byte - 256));
 }
 
 /** The values of a small tensor of a plain type. */

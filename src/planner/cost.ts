@@ -1,7 +1,7 @@
 /** Money and energy of device-seconds. Prices are in any currency; DeepSeek's own reports reckon 2 $ for an H800-hour. */
 
 import { ConfigError } from "../core/errors.ts";
-import { compileSheet, type FormulaRow, type InputRow, type Quantity } from "./formula.ts";
+import { compileSheet, formulaRow, type InputRow, type Quantity } from "./formula.ts";
 import type { Device } from "./hardware.ts";
 
 const INPUTS: readonly InputRow[] = [
@@ -15,19 +15,20 @@ const INPUTS: readonly InputRow[] = [
   { name: "pue", unit: "", meaning: "power of the building for each watt of the machines" },
 ];
 
-const row = (name: string, formula: string, unit: string, meaning: string): FormulaRow => ({
-  ...{ name, formula, unit, meaning },
-});
-
 const SHEET = compileSheet(
   [INPUTS],
   [
-    row("bill.hours", "devices * bill.seconds / 3600", "device-hours", "devices times their time"),
-    row("bill.cost", "bill.hours * price", "$", "price of the devices' time"),
-    row("bill.cost_per_million", "bill.cost / bill.tokens * 1e6", "$", "for a million tokens"),
-    row("bill.joules", "devices * bill.seconds * watts * load * (1 + host_share) * pue", "J", "energy of the work"),
-    row("bill.energy", "bill.joules / 3.6e6", "kWh", "energy of the work"),
-    row("bill.joules_per_token", "bill.joules / bill.tokens", "J", "energy of a token"),
+    formulaRow("bill.hours", "devices * bill.seconds / 3600", "device-hours", "devices times their time"),
+    formulaRow("bill.cost", "bill.hours * price", "$", "price of the devices' time"),
+    formulaRow("bill.cost_per_million", "bill.cost / bill.tokens * 1e6", "$", "for a million tokens"),
+    formulaRow(
+      "bill.joules",
+      "devices * bill.seconds * watts * load * (1 + host_share) * pue",
+      "J",
+      "energy of the work",
+    ),
+    formulaRow("bill.energy", "bill.joules / 3.6e6", "kWh", "energy of the work"),
+    formulaRow("bill.joules_per_token", "bill.joules / bill.tokens", "J", "energy of a token"),
   ],
 );
 

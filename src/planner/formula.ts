@@ -21,6 +21,11 @@ export interface FormulaRow extends InputRow {
   readonly formula: string;
 }
 
+/** A row without a source of its own. */
+export function formulaRow(name: string, formula: string, unit: string, meaning: string): FormulaRow {
+  return { name, formula, unit, meaning };
+}
+
 /** A number with where it comes from: the tree that `--why` prints. */
 export interface Quantity {
   readonly name: string;

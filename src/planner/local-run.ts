@@ -8,7 +8,7 @@
 
 import type { Blueprint } from "../blueprint/index.ts";
 import { ASSUMED } from "./assumptions.ts";
-import { compileSheet, type FormulaRow, type Quantity } from "./formula.ts";
+import { compileSheet, formulaRow, type FormulaRow, type Quantity } from "./formula.ts";
 import { GGUF_MIXES, mixModel, quantise, type GgufMix, type QuantisedTensor } from "./gguf-mix.ts";
 import { ggufTensors, type GgufTensor } from "./gguf-tensors.ts";
 import { kvBytesPerToken } from "./kv-cache.ts";
@@ -155,19 +155,25 @@ function placeTensors(job: LocalJob, all: readonly QuantisedTensor[], onGpu: rea
   return { read: (name) => registers[sheet.slot(name)]!, explain: (name) => sheet.explain(name, registers) };
 }
 
-const row = (name: string, formula: string, unit: string, meaning: string): FormulaRow => ({
-  ...{ name, formula, unit, meaning },
-});
-
 const TOTALS: readonly FormulaRow[] = [
-  row("kv.cache", "kv.token * context", "bytes", "cached latents, or keys and values"),
-  row("workspace", "driver + passed * 4 * (vocab + 4 * d)", "bytes", "the driver's own and the float32 of one pass"),
-  row("gpu.total", "gpu.weights + kv.cache + workspace", "bytes", "in the GPU's memory"),
-  row("file.bytes", "gpu.weights + ram.weights", "bytes", "all tensors of the file"),
-  row("gpu.read", "gpu.chosen + kv.cache", "bytes", "read from the GPU's memory for one token"),
-  row("ram.read", "ram.chosen", "bytes", "read from RAM for one token"),
-  row("token.seconds", "gpu.read / gpu.bandwidth + ram.read / ram.bandwidth", "s", "one token, every peak reached"),
-  row("bound.rate", "1 / token.seconds", "tokens per second", "no engine decodes one sequence faster"),
+  formulaRow("kv.cache", "kv.token * context", "bytes", "cached latents, or keys and values"),
+  formulaRow(
+    "workspace",
+    "driver + passed * 4 * (vocab + 4 * d)",
+    "bytes",
+    "the driver's own and the float32 of one pass",
+  ),
+  formulaRow("gpu.total", "gpu.weights + kv.cache + workspace", "bytes", "in the GPU's memory"),
+  formulaRow("file.bytes", "gpu.weights + ram.weights", "bytes", "all tensors of the file"),
+  formulaRow("gpu.read", "gpu.chosen + kv.cache", "bytes", "read from the GPU's memory for one token"),
+  formulaRow("ram.read", "ram.chosen", "bytes", "read from RAM for one token"),
+  formulaRow(
+    "token.seconds",
+    "gpu.read / gpu.bandwidth + ram.read / ram.bandwidth",
+    "s",
+    "one token, every peak reached",
+  ),
+  formulaRow("bound.rate", "1 / token.seconds", "tokens per second", "no engine decodes one sequence faster"),
 ];
 
 /** value, unit, meaning */
@@ -199,8 +205,8 @@ function elementsByType(place: string, tensors: readonly QuantisedTensor[]) {
   const bytes = (suffix: string): string =>
     types.map((type) => `${place}.${type}${suffix} ${perElement(type)}`).join(" + ") || "0";
   const rows = [
-    row(`${place}.weights`, bytes(""), "bytes", "weights there, bytes of a block over its elements"),
-    row(`${place}.chosen`, bytes(".chosen"), "bytes", "weights read for one token: of experts the chosen ones"),
+    formulaRow(`${place}.weights`, bytes(""), "bytes", "weights there, bytes of a block over its elements"),
+    formulaRow(`${place}.chosen`, bytes(".chosen"), "bytes", "weights read for one token: of experts the chosen ones"),
   ];
   return { inputs: Object.fromEntries(inputs), rows };
 }

@@ -5,7 +5,8 @@
  * **Source:** roofline model (Williams et al. 2009) by layer; bubble as in schedules.ts.
  */
 
-import type { FormulaRow } from "./formula.ts";
+import { ASSUMED } from "./assumptions.ts";
+import { formulaRow, type FormulaRow } from "./formula.ts";
 import type { LayerKind, ModelShape } from "./shape.ts";
 import { holders } from "./states.ts";
 
@@ -16,9 +17,6 @@ const seconds = (name: string, formula: string, meaning: string, source?: string
   meaning,
   ...(source === undefined ? {} : { source }),
 });
-
-/** Schedules of one direction have no other work beside all-to-all: what an engine hides of it is at most the usual half. */
-const ONE_WAY_HIDDEN_SHARE = 0.5;
 
 /** Forward, backward and recomputation of one layer of each kind for one micro-batch. */
 export function layerTimeRows(shape: ModelShape): FormulaRow[] {
@@ -31,8 +29,9 @@ export function layerTimeRows(shape: ModelShape): FormulaRow[] {
       meaning: "attention's core and the head",
     },
     {
+      // Schedules of one direction have no other work beside all-to-all: at most the usual share of it is hidden.
       name: "hidden.sent",
-      formula: `if(two_way, hidden_share, min(hidden_share, ${ONE_WAY_HIDDEN_SHARE}))`,
+      formula: `if(two_way, hidden_share, min(hidden_share, ${ASSUMED.hiddenShare}))`,
       unit: "",
       meaning: "share of expert, context and pipeline communication that runs behind computation (an assumption)",
       source: "DeepSeek-V3 report 3.2.1: DualPipe hides it behind the other direction; elsewhere at most half",
@@ -179,24 +178,26 @@ export function stageTimeRows(shape: ModelShape): FormulaRow[] {
 
 /** What a step means for the whole run. */
 export function runRows(): FormulaRow[] {
-  const row = (name: string, formula: string, unit: string, meaning: string): FormulaRow => ({
-    ...{ name, formula, unit, meaning },
-  });
   return [
-    row("run.devices", "tp * cp * dp * pp", "devices", "devices of the layout"),
-    row("run.tokens", "micros * micro_batch * dp * seq", "tokens", "tokens of a step"),
-    row("run.rate", "run.tokens / time.step", "tokens/s", "tokens of all devices"),
-    row("run.device_rate", "run.rate / run.devices", "tokens/s", "tokens of one device"),
-    row("run.tokens_per_day", "86400 * run.rate", "tokens", "tokens in 24 hours"),
-    row("run.device_hours", "1e12 / run.device_rate / 3600", "device-hours", "device-hours for 10¹² tokens"),
-    row("run.mfu", "flops.training * run.device_rate / peak.bf16", "", "model FLOPs, causal, over the dense peak"),
-    row(
+    formulaRow("run.devices", "tp * cp * dp * pp", "devices", "devices of the layout"),
+    formulaRow("run.tokens", "micros * micro_batch * dp * seq", "tokens", "tokens of a step"),
+    formulaRow("run.rate", "run.tokens / time.step", "tokens/s", "tokens of all devices"),
+    formulaRow("run.device_rate", "run.rate / run.devices", "tokens/s", "tokens of one device"),
+    formulaRow("run.tokens_per_day", "86400 * run.rate", "tokens", "tokens in 24 hours"),
+    formulaRow("run.device_hours", "1e12 / run.device_rate / 3600", "device-hours", "device-hours for 10¹² tokens"),
+    formulaRow(
+      "run.mfu",
+      "flops.training * run.device_rate / peak.bf16",
+      "",
+      "model FLOPs, causal, over the dense peak",
+    ),
+    formulaRow(
       "run.hfu",
       "(flops.training + flops.recompute) * run.device_rate / peak.bf16",
       "",
       "the same with recomputation",
     ),
-    row("run.bubble_share", "time.bubble / time.step", "", "share of the step in which the pipeline waits"),
+    formulaRow("run.bubble_share", "time.bubble / time.step", "", "share of the step in which the pipeline waits"),
   ];
 }
 

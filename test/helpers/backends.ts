@@ -8,8 +8,7 @@ export interface TestBackend {
   readonly create: () => Backend;
 }
 
-/** On one thread each: test files run side by side, and the conformance ring shows that more threads give the same bits. */
 export function testBackends(): TestBackend[] {
-  const native = nativeIsas().map((isa) => ({ label: isa, create: () => createNativeBackend({ isa, threads: 1 }) }));
+  const native = nativeIsas().map((isa) => ({ label: isa, create: () => createNativeBackend({ isa }) }));
   return [{ label: "reference", create: createReferenceBackend }, ...native];
 }

@@ -12,6 +12,25 @@ export function modelOf(preset: string, settings: Record<string, unknown> = {}):
   return resolveConfig({ preset, model: settings }).model;
 }
 
+/** Sizes at which a V4 is small and has every kind of its layers. */
+export const SMALL_V4 = {
+  vocabSize: 64,
+  dim: 64,
+  nLayers: 4,
+  moeInterDim: 64,
+  nHeads: 4,
+  nRoutedExperts: 4,
+  nActivatedExperts: 2,
+  qLoraRank: 32,
+  oLoraRank: 16,
+  oGroups: 2,
+  headDim: 32,
+  qkRopeHeadDim: 16,
+  indexNHeads: 2,
+  indexHeadDim: 32,
+  compressRatios: [0, 0, 4, 128, 0],
+};
+
 export interface Converted {
   readonly notices: readonly string[];
   readonly digests: ReadonlyMap<string, string>;
