@@ -5,6 +5,9 @@
 //! threads. A few rows (decoding) go through `gemv` instead, which reads the weights where they lie.
 //!
 //! With bf16 products on the `avx512bf16` and `amx` sets the hardware takes denormal factors and results as zero.
+//!
+//! On the `amx` set an f32 value is split into the sum of three bf16, and a product is six products of such parts, summed
+//! in f32 tiles: faster than f32 multiply-adds and about as exact, unless factors or results come near the denormals.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -24,6 +27,7 @@ use crate::{Ctx, Isa, Pool};
 use micro::Tile;
 use pack::{Layout, Lines, Panels, Unit};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// How a matrix operand is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +215,11 @@ impl Kernel {
         match (isa, compute) {
             (Isa::Portable, _) => kernel(micro::portable, micro::PORTABLE_ROWS, micro::PORTABLE_COLS),
             (Isa::Avx2, _) => kernel(|t| unsafe { avx2::tile(t) }, avx2::ROWS, avx2::COLS),
+            (Isa::Amx, Compute::F32) => Kernel {
+                unit: Unit::Split,
+                layout: Layout::Tiles,
+                ..kernel(amx::split_tile, amx::SPLIT_ROWS, amx::COLS)
+            },
             (Isa::Avx512, _) | (_, Compute::F32) => kernel(avx512::f32_tile, avx512::ROWS, avx512::COLS),
             (Isa::Avx512Bf16, _) => {
                 Kernel { unit: Unit::Pair, ..kernel(avx512::bf16_tile, avx512::ROWS, avx512::COLS) }
@@ -228,40 +237,51 @@ impl Kernel {
         Kernel { isa, compute, tile: micro::portable, unit, rows, layout: Layout::Rows, cols }
     }
 
+    /// The one for factors with infinities, whose parts cannot be multiplied apart.
+    fn unsplit(self) -> Self {
+        Self::of(self.isa.min(Isa::Avx512Bf16), self.compute)
+    }
+
     /// Units that hold `k` values of a line. Tiles come in whole steps of 32 values, for both factors.
     fn units(&self, k: usize) -> usize {
         match (self.unit, self.layout) {
+            (Unit::Split, _) => k.div_ceil(32) * 48,
             (Unit::Pair, Layout::Tiles) => k.div_ceil(32) * 16,
             (Unit::Pair, Layout::Rows) => k.div_ceil(2),
             _ => k,
         }
     }
 
-    /// Packs some panels of the rows of A, panel 0 of which stands at `to`.
-    unsafe fn pack_a(&self, p: &Product, panels: Range<usize>, to: *mut u32) {
+    /// Packs some panels of the rows of A, panel 0 of which stands at `to`. False when these cannot stand for A: see
+    /// [`Kernel::unsplit`].
+    unsafe fn pack_a(&self, p: &Product, panels: Range<usize>, to: *mut u32) -> bool {
         let factor = Factor { src: Lines::of_a(&p.a), layout: self.layout, width: self.rows, count: p.m };
         unsafe { self.pack(factor, p.k, panels, to) }
     }
 
-    /// Packs some panels of the columns of B, panel 0 of which stands at `to`.
-    unsafe fn pack_b(&self, p: &Product, panels: Range<usize>, to: *mut u32) {
+    /// Packs some panels of the columns of B, likewise.
+    unsafe fn pack_b(&self, p: &Product, panels: Range<usize>, to: *mut u32) -> bool {
         let factor = Factor { src: Lines::of_b(&p.b), layout: Layout::Rows, width: self.cols, count: p.n };
         unsafe { self.pack(factor, p.k, panels, to) }
     }
 
-    unsafe fn pack(&self, factor: Factor, k: usize, panels: Range<usize>, to: *mut u32) {
+    unsafe fn pack(&self, factor: Factor, k: usize, panels: Range<usize>, to: *mut u32) -> bool {
         let Factor { src, layout, width, count } = factor;
         let (units, unit) = (self.units(k), self.unit);
         let first = panels.start * width;
         let lines = count.min(panels.end * width) - first;
         let to = to.wrapping_add(first * units);
-        unsafe { pack::panels(self.isa, &Panels { src, unit, layout, width, first, lines, k, units, to }) }
+        let panels = Panels { src, unit, layout, width, first, lines, k, units, to };
+        unsafe {
+            pack::panels(self.isa, &panels);
+            unit != Unit::Split || panels.parts_are_finite()
+        }
     }
 
     /// Computes a block of C from packed panels.
     unsafe fn block(&self, b: &Block) {
         let passes = b.units.div_ceil(K_BLOCK);
-        let step = b.units.div_ceil(passes).next_multiple_of(16);
+        let step = b.units.div_ceil(passes).next_multiple_of(48);
         let (down, across) = (b.m.div_ceil(self.rows), b.n.div_ceil(self.cols));
         unsafe {
             self.enter();
@@ -403,18 +423,31 @@ unsafe fn product(pool: Option<&Pool>, kernel: Kernel, p: &Product) {
     let mut packed_b = Scratch::<u32>::take(size(p.n, n_step, kernel.cols));
     let (to_a, to_b) = (Shared(packed_a.as_mut_ptr()), Shared(packed_b.as_mut_ptr()));
     for i in (0..p.m).step_by(m_step) {
+        let mut holds_a = true;
         for j in (0..p.n).step_by(n_step) {
             let part = p.part(i, m_step.min(p.m - i), j, n_step.min(p.n - j));
             unsafe {
-                pack_both(pool, kernel, &part, (j == 0).then_some(to_a), to_b);
-                compute(pool, kernel, &part, to_a, to_b);
+                let (a, b) = pack_both(pool, kernel, &part, (j == 0).then_some(to_a), to_b);
+                holds_a &= a;
+                if holds_a && b {
+                    compute(pool, kernel, &part, to_a, to_b);
+                } else {
+                    product(pool, kernel.unsplit(), &part);
+                }
             }
         }
     }
 }
 
-/// Packs B, and A where it is not packed already.
-unsafe fn pack_both(pool: Option<&Pool>, kernel: Kernel, p: &Product, to_a: Option<Shared<u32>>, to_b: Shared<u32>) {
+/// Packs B, and A where it is not packed already; says of each whether the panels hold it.
+unsafe fn pack_both(
+    pool: Option<&Pool>,
+    kernel: Kernel,
+    p: &Product,
+    to_a: Option<Shared<u32>>,
+    to_b: Shared<u32>,
+) -> (bool, bool) {
+    let (holds_a, holds_b) = (AtomicBool::new(true), AtomicBool::new(true));
     let units = kernel.units(p.k);
     let panels_b = p.n.div_ceil(kernel.cols);
     let panels_a = if to_a.is_some() { p.m.div_ceil(kernel.rows) } else { 0 };
@@ -424,15 +457,16 @@ unsafe fn pack_both(pool: Option<&Pool>, kernel: Kernel, p: &Product, to_a: Opti
         match (chunk.checked_sub(chunks_a), to_a) {
             (None, Some(to)) => {
                 let first = chunk * step_a;
-                kernel.pack_a(p, first..panels_a.min(first + step_a), to.at(0));
+                holds_a.fetch_and(kernel.pack_a(p, first..panels_a.min(first + step_a), to.at(0)), Relaxed);
             }
             (Some(chunk), _) => {
                 let first = chunk * step_b;
-                kernel.pack_b(p, first..panels_b.min(first + step_b), to_b.at(0));
+                holds_b.fetch_and(kernel.pack_b(p, first..panels_b.min(first + step_b), to_b.at(0)), Relaxed);
             }
             (None, None) => unreachable!("without A there are no chunks of A"),
         }
     });
+    (holds_a.into_inner(), holds_b.into_inner())
 }
 
 /// Panels that one chunk packs.

@@ -2,6 +2,7 @@
 
 use super::micro::Tile;
 use std::arch::asm;
+use std::arch::x86_64::*;
 
 /// Tiles 0 to 7 as 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -56,50 +57,68 @@ pub unsafe fn products_of_zero(rounds: usize) {
     }
 }
 
-pub const ROWS: usize = 48;
+pub const ROWS: usize = 32;
+pub const SPLIT_ROWS: usize = 16;
 pub const COLS: usize = 16;
 
-/// A tile of C of up to 3 × 1 AMX accumulators; 16 units a step.
+/// A tile of C of up to 2 × 1 accumulators; 16 units a step. A is re-used from L1; B streams through.
 ///
-/// Three accumulators, one register for A and one for B leave three of the eight tile registers free. While the other
-/// hardware thread of a core is at work only those free ones can be renamed; with 2 × 2 accumulators and all eight in use,
-/// loads and products then wait for each other, at half the speed.
+/// Few registers on purpose: while the other hardware thread of a core is at work only those of the eight that hold nothing
+/// can be renamed. With 2 × 2 accumulators and all eight in use, loads and products wait for each other, at half the speed.
 ///
 /// # Safety
 /// As for [`super::micro::portable`]; the tiles are configured.
 pub unsafe fn tile(t: &Tile) {
+    unsafe { on_whole_tiles(t, true, if t.rows > 16 { two } else { one }) }
+}
+
+/// A tile of C of one accumulator, from values that are split into three bf16 each; 48 units a step: the parts of 32
+/// values, the largest first.
+///
+/// Of the nine products of parts the three below 2^-23 of the value are left out; the others follow each other so that most
+/// need one load. An instruction sums 32 products before it rounds to the accumulator, which begins at zero, so a sum errs
+/// about as much as one of f32 multiply-adds.
+///
+/// # Safety
+/// As for [`tile`].
+pub unsafe fn split_tile(t: &Tile) {
+    unsafe { on_whole_tiles(t, !t.accumulate, split) }
+}
+
+type Whole = unsafe fn(&Tile, *mut f32, usize, bool);
+
+/// Runs a kernel that writes all rows and columns: on C itself where it has them, else beside it, to be added.
+unsafe fn on_whole_tiles(t: &Tile, on_c: bool, kernel: Whole) {
     unsafe {
-        if t.rows.is_multiple_of(16) && t.cols == COLS {
-            return whole(t, t.c, t.ldc, t.accumulate);
+        if on_c && t.rows.is_multiple_of(16) && t.cols == COLS {
+            return kernel(t, t.c, t.ldc, t.accumulate);
         }
-        let mut part = Part([0.0; ROWS * COLS]);
-        whole(t, part.0.as_mut_ptr(), COLS, false);
-        for i in 0..t.rows {
-            for j in 0..t.cols {
-                let c = t.c.add(i * t.ldc + j);
-                let sum = part.0[i * COLS + j];
-                *c = if t.accumulate { *c + sum } else { sum };
-            }
-        }
+        let mut part = Part([[0.0; COLS]; ROWS]);
+        kernel(t, part.0.as_mut_ptr().cast(), COLS, false);
+        add(t, &part);
     }
 }
 
 #[repr(C, align(64))]
-struct Part([f32; ROWS * COLS]);
+struct Part([[f32; COLS]; ROWS]);
 
-unsafe fn whole(t: &Tile, c: *mut f32, ldc: usize, accumulate: bool) {
-    unsafe {
-        match t.rows.div_ceil(16) {
-            1 => one(t, c, ldc, accumulate),
-            2 => two(t, c, ldc, accumulate),
-            _ => three(t, c, ldc, accumulate),
+#[target_feature(enable = "avx512f")]
+unsafe fn add(t: &Tile, part: &Part) {
+    let mask = ((1u32 << t.cols) - 1) as __mmask16;
+    for (i, row) in part.0.iter().enumerate().take(t.rows) {
+        unsafe {
+            let (c, mut sum) = (t.c.add(i * t.ldc), _mm512_load_ps(row.as_ptr()));
+            if t.accumulate {
+                sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), sum);
+            }
+            _mm512_mask_storeu_ps(c, mask, sum);
         }
     }
 }
 
-/// The loop for a number of accumulators, with the instructions for each. A is re-used from L1; B streams through.
-macro_rules! tiles {
-    ($name:ident, zero $($zero:literal)*, load $($load:literal)*, step $($step:literal)*, store $($store:literal)*) => {
+/// The loop for a number of accumulators, with the instructions for each.
+macro_rules! kernel {
+    ($name:ident, $rows:expr, $units:literal, zero $($zero:literal)*, load $($load:literal)*, step $($step:literal)*, store $($store:literal)*) => {
         unsafe fn $name(t: &Tile, c: *mut f32, ldc: usize, accumulate: bool) {
             unsafe {
                 asm!(
@@ -110,24 +129,24 @@ macro_rules! tiles {
                     "3:",
                     $($load,)*
                     "2:",
-                    "tileloaddt1 tmm4, [{b} + {row}]",
                     $($step,)*
-                    "add {a}, 3072",
-                    "add {b}, 1024",
+                    "add {a}, {next_a}",
+                    "add {b}, {next_b}",
                     "dec {steps}",
                     "jnz 2b",
                     $($store,)*
-                    "/* {d} {e} */",
+                    "/* {d} */",
                     a = inout(reg) t.a => _,
                     b = inout(reg) t.b => _,
                     c = in(reg) c,
                     d = in(reg) c.wrapping_add(16 * ldc),
-                    e = in(reg) c.wrapping_add(32 * ldc),
                     ldc = in(reg) 4 * ldc,
                     row = in(reg) 64usize,
-                    steps = inout(reg) t.units / 16 => _,
+                    next_a = const 4 * $units * $rows,
+                    next_b = const 4 * $units * COLS,
+                    steps = inout(reg) t.units / $units => _,
                     accumulate = in(reg) accumulate as u32,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     options(nostack),
                 );
             }
@@ -135,23 +154,27 @@ macro_rules! tiles {
     };
 }
 
-tiles!(one,
+kernel!(one, ROWS, 16,
     zero "tilezero tmm0",
     load "tileloadd tmm0, [{c} + {ldc}]",
-    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4",
+    step "tileloaddt1 tmm3, [{b} + {row}]" "tileloadd tmm2, [{a} + {row}]" "tdpbf16ps tmm0, tmm2, tmm3",
     store "tilestored [{c} + {ldc}], tmm0");
 
-tiles!(two,
+kernel!(two, ROWS, 16,
     zero "tilezero tmm0" "tilezero tmm1",
     load "tileloadd tmm0, [{c} + {ldc}]" "tileloadd tmm1, [{d} + {ldc}]",
-    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4"
-        "tileloadd tmm3, [{a} + {row} + 1024]" "tdpbf16ps tmm1, tmm3, tmm4",
+    step "tileloaddt1 tmm3, [{b} + {row}]"
+        "tileloadd tmm2, [{a} + {row}]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloadd tmm2, [{a} + {row} + 1024]" "tdpbf16ps tmm1, tmm2, tmm3",
     store "tilestored [{c} + {ldc}], tmm0" "tilestored [{d} + {ldc}], tmm1");
 
-tiles!(three,
-    zero "tilezero tmm0" "tilezero tmm1" "tilezero tmm2",
-    load "tileloadd tmm0, [{c} + {ldc}]" "tileloadd tmm1, [{d} + {ldc}]" "tileloadd tmm2, [{e} + {ldc}]",
-    step "tileloadd tmm3, [{a} + {row}]" "tdpbf16ps tmm0, tmm3, tmm4"
-        "tileloadd tmm3, [{a} + {row} + 1024]" "tdpbf16ps tmm1, tmm3, tmm4"
-        "tileloadd tmm3, [{a} + {row} + 2048]" "tdpbf16ps tmm2, tmm3, tmm4",
-    store "tilestored [{c} + {ldc}], tmm0" "tilestored [{d} + {ldc}], tmm1" "tilestored [{e} + {ldc}], tmm2");
+kernel!(split, SPLIT_ROWS, 48,
+    zero "tilezero tmm0",
+    load "tileloadd tmm0, [{c} + {ldc}]",
+    step "tileloadd tmm2, [{a} + {row}]" "tileloaddt1 tmm3, [{b} + {row} + 2048]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloaddt1 tmm3, [{b} + {row} + 1024]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloadd tmm2, [{a} + {row} + 1024]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloaddt1 tmm3, [{b} + {row}]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloadd tmm2, [{a} + {row} + 2048]" "tdpbf16ps tmm0, tmm2, tmm3"
+        "tileloadd tmm2, [{a} + {row}]" "tdpbf16ps tmm0, tmm2, tmm3",
+    store "tilestored [{c} + {ldc}], tmm0");

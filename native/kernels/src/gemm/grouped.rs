@@ -5,6 +5,7 @@ use super::{Compute, Kernel, MatIn, Product, Shared, block_shape, each, gemv, pa
 use crate::scratch::Scratch;
 use crate::{Ctx, Pool};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// y[r, :] (+)= W[e] · x[row(r), :] for the rows of each expert; with `trans_w`, W[e]ᵀ · x[row(r), :].
 pub struct GroupedMatmul<'a> {
@@ -66,11 +67,16 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let mut packed = Scratch::<u32>::take(total * kernel.rows * units);
     let to = Shared(packed.as_mut_ptr());
     let step = pack_step(kernel.rows * units);
+    let holds = AtomicBool::new(true);
     each(Some(pool), total.div_ceil(step), &|chunk| {
         for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
-            unsafe { kernel.pack_a(&products[i], run, to.at(panels[i] * kernel.rows * units)) };
+            let packed = unsafe { kernel.pack_a(&products[i], run, to.at(panels[i] * kernel.rows * units)) };
+            holds.fetch_and(packed, Relaxed);
         }
     });
+    if !holds.into_inner() {
+        return unsafe { tall_products(pool, kernel.unsplit(), products) };
+    }
 
     let cols = columns_of_chunk(&kernel, n, units);
     let blocks = starts(products, |p| if is_thin(p) { n.div_ceil(gemv::column_step(p)) } else { n.div_ceil(cols) });
@@ -96,7 +102,9 @@ unsafe fn columns(kernel: Kernel, p: &Product, packed_a: *const u32) {
     let mut packed = Scratch::<u32>::take(panels * kernel.cols * units);
     let packed_b = packed.as_mut_ptr();
     unsafe {
-        kernel.pack_b(p, 0..panels, packed_b);
+        if !kernel.pack_b(p, 0..panels, packed_b) {
+            return product(None, kernel.unsplit(), p);
+        }
         kernel.block(&p.block(units, packed_a, packed_b));
     }
 }
@@ -171,6 +179,7 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let panels = starts(products, |p| if p.k == 0 { 0 } else { panels_a(p) + p.n.div_ceil(kernel.cols) });
     let total = panels[products.len()];
     let step = pack_step(places[products.len()] / total.max(1) + 1);
+    let holds = AtomicBool::new(true);
     each(Some(pool), total.div_ceil(step), &|chunk| {
         for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
             let p = &products[i];
@@ -178,14 +187,18 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
             let left = panels_a(p);
             unsafe {
                 if run.start < left {
-                    kernel.pack_a(p, run.start..run.end.min(left), to.at(places[i]));
+                    holds.fetch_and(kernel.pack_a(p, run.start..run.end.min(left), to.at(places[i])), Relaxed);
                 }
                 if run.end > left {
-                    kernel.pack_b(p, run.start.max(left) - left..run.end - left, of_b(i));
+                    let run = run.start.max(left) - left..run.end - left;
+                    holds.fetch_and(kernel.pack_b(p, run, of_b(i)), Relaxed);
                 }
             }
         }
     });
+    if !holds.into_inner() {
+        return unsafe { small_products(pool, kernel.unsplit(), products) };
+    }
 
     let grid = |p: &Product| {
         let (rows, cols) = block_shape(&kernel, p.m, p.n);

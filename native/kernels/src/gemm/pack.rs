@@ -15,6 +15,9 @@ pub enum Unit {
     Rounded,
     /// Two bf16.
     Pair,
+    /// Two bf16, which are one of the three parts of two f32; a value is the sum of its parts. Of 32 values come first the
+    /// 16 units of their roundings to bf16, then those of what is left, then those of the rest. Panels are 16 lines wide.
+    Split,
 }
 
 /// How the units of a panel lie.
@@ -122,6 +125,7 @@ unsafe fn panel_plain(p: &Panels) {
                     Unit::F32 => value(u).to_bits(),
                     Unit::Rounded => rounded_bits(value(u)),
                     Unit::Pair => rounded_bits(value(2 * u)) >> 16 | rounded_bits(value(2 * u + 1)),
+                    Unit::Split => unreachable!("split units are packed with AVX-512"),
                 };
                 let at = match p.layout {
                     Layout::Rows => u * p.width + line,
@@ -171,6 +175,19 @@ pub struct Panels<'a> {
 }
 
 impl Panels<'_> {
+    /// Whether no first part of split values is an infinity, from an infinite value or one that bf16 cannot hold.
+    #[cfg(target_arch = "x86_64")]
+    pub unsafe fn parts_are_finite(&self) -> bool {
+        let size = self.width * 16;
+        let steps = self.lines.div_ceil(self.width) * self.units / 48;
+        (0..steps).all(|step| unsafe { !avx512::has_infinity(self.to.add(3 * size * step), size) })
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub unsafe fn parts_are_finite(&self) -> bool {
+        true
+    }
+
     /// One of them.
     #[inline(always)]
     fn only(&self, panel: usize) -> Self {
@@ -197,6 +214,8 @@ pub mod avx512 {
                 (Unit::Rounded, Dtype::F32) => rounded_units::panels::<false>(p),
                 (Unit::Pair, Dtype::F32) => pair_units::panels::<false>(p),
                 (Unit::Pair, Dtype::Bf16) => pair_units::panels::<true>(p),
+                (Unit::Split, Dtype::F32) => split_units::panels::<false>(p),
+                (Unit::Split, Dtype::Bf16) => split_units::panels::<true>(p),
             }
         }
     }
@@ -236,6 +255,18 @@ pub mod avx512 {
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
         let sign = _mm512_and_si512(x, _mm512_set1_epi32(i32::MIN));
         _mm512_mask_or_epi32(even, nan, sign, _mm512_set1_epi32(0x7fc0_0000))
+    }
+
+    /// Whether one of the bf16 in so many words, a multiple of 16, is an infinity.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn has_infinity(words: *const u32, count: usize) -> bool {
+        let (magnitude, infinity) = (_mm512_set1_epi16(0x7fff), _mm512_set1_epi16(0x7f80));
+        let mut found = 0;
+        for at in (0..count).step_by(16) {
+            let pairs = unsafe { _mm512_loadu_si512(words.add(at).cast()) };
+            found |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(pairs, magnitude), infinity);
+        }
+        found != 0
     }
 
     /// In-register transpose of 16 × 16 words.
@@ -391,14 +422,6 @@ pub mod avx512 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-        fn narrow(low: __m512i, high: __m512i) -> __m512i {
-            let pairs = _mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high), _mm512_castsi512_ps(low));
-            // SAFETY: both are 512 plain bits.
-            unsafe { std::mem::transmute::<__m512bh, __m512i>(pairs) }
-        }
-
-        #[inline]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
         unsafe fn along_k<const BF16: bool>(src: &Lines, line: usize, u: usize, left: usize) -> __m512i {
             unsafe {
                 let from = row::<BF16>(src, line);
@@ -428,15 +451,134 @@ pub mod avx512 {
                 _mm512_permutexvar_epi16(interleave(), halves)
             }
         }
+    }
 
-        /// Word i is value i of the low half, then value i of the high half.
-        #[inline]
-        #[target_feature(enable = "avx512f")]
-        fn interleave() -> __m512i {
-            let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-            let high = _mm512_slli_epi32::<16>(_mm512_add_epi32(low, _mm512_set1_epi32(16)));
-            _mm512_or_si512(low, high)
+    /// Panels of 16 lines. What a value exceeds a part by is exact, and three parts hold all bits of a value, unless they
+    /// are denormal.
+    #[allow(clippy::needless_range_loop)]
+    mod split_units {
+        use super::*;
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        pub unsafe fn panels<const BF16: bool>(p: &Panels) {
+            let (count, steps) = (p.lines.div_ceil(16), p.units / 48);
+            // In the order in which the source lies.
+            for i in 0..count * steps {
+                let (panel, step) = if p.src.k_contiguous { (i / steps, i % steps) } else { (i % count, i / count) };
+                unsafe { block::<BF16>(&p.only(panel), 32 * step, p.to.add((panel * steps + step) * 768)) };
+            }
         }
+
+        /// Values `at..at + 32` of a panel's lines as three tiles of 16 × 16 units.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn block<const BF16: bool>(p: &Panels, at: usize, to: *mut u32) {
+            for i in 0..16 {
+                let parts = unsafe {
+                    if p.src.k_contiguous { along_k::<BF16>(p, i, at) } else { along_lines::<BF16>(p, at + 2 * i) }
+                };
+                for part in 0..3 {
+                    unsafe { _mm512_storeu_si512(to.add(256 * part + 16 * i).cast(), parts[part]) };
+                }
+            }
+            if p.src.k_contiguous == (p.layout == Layout::Rows) {
+                for part in 0..3 {
+                    unsafe { transpose_in_place(to.add(256 * part)) };
+                }
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn transpose_in_place(tile: *mut u32) {
+            let mut v = [_mm512_setzero_si512(); 16];
+            for i in 0..16 {
+                v[i] = unsafe { _mm512_loadu_si512(tile.add(16 * i).cast()) };
+            }
+            transpose(&mut v);
+            for i in 0..16 {
+                unsafe { _mm512_storeu_si512(tile.add(16 * i).cast(), v[i]) };
+            }
+        }
+
+        /// 32 values of line `i` of the panel.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn along_k<const BF16: bool>(p: &Panels, i: usize, at: usize) -> [__m512i; 3] {
+            if i >= p.lines {
+                return [_mm512_setzero_si512(); 3];
+            }
+            let left = p.k - at;
+            unsafe {
+                let from = row::<BF16>(&p.src, p.first + i);
+                let low = load_f32::<BF16>(from, at, mask16(left));
+                split(low, load_f32::<BF16>(from, at + 16, mask16(left.saturating_sub(16))))
+            }
+        }
+
+        /// Two values of each line.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        unsafe fn along_lines<const BF16: bool>(p: &Panels, at: usize) -> [__m512i; 3] {
+            let mut values = [_mm512_setzero_si512(); 2];
+            for i in 0..2 {
+                if at + i < p.k {
+                    values[i] = unsafe { load_f32::<BF16>(row::<BF16>(&p.src, at + i), p.first, mask16(p.lines)) };
+                }
+            }
+            let [first, second, third] = split(values[0], values[1]);
+            let order = interleave();
+            [
+                _mm512_permutexvar_epi16(order, first),
+                _mm512_permutexvar_epi16(order, second),
+                _mm512_permutexvar_epi16(order, third),
+            ]
+        }
+
+        /// The three parts of 32 values.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        fn split(low: __m512i, high: __m512i) -> [__m512i; 3] {
+            let first = narrow(low, high);
+            let (low, high) = less(low, high, first);
+            let second = narrow(low, high);
+            let (low, high) = less(low, high, second);
+            [first, second, narrow(low, high)]
+        }
+
+        /// The values less a part of each.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        fn less(low: __m512i, high: __m512i, part: __m512i) -> (__m512i, __m512i) {
+            let halves = [_mm512_castsi512_si256(part), _mm512_extracti64x4_epi64::<1>(part)];
+            let [a, b] = [widen(halves[0]), widen(halves[1])];
+            let (low, high) = (_mm512_castsi512_ps(low), _mm512_castsi512_ps(high));
+            (_mm512_castps_si512(_mm512_sub_ps(low, a)), _mm512_castps_si512(_mm512_sub_ps(high, b)))
+        }
+
+        /// 16 bf16 as f32.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        fn widen(half: __m256i) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    fn narrow(low: __m512i, high: __m512i) -> __m512i {
+        let pairs = _mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high), _mm512_castsi512_ps(low));
+        // SAFETY: both are 512 plain bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(pairs) }
+    }
+
+    /// Word i is value i of the low half, then value i of the high half.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn interleave() -> __m512i {
+        let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let high = _mm512_slli_epi32::<16>(_mm512_add_epi32(low, _mm512_set1_epi32(16)));
+        _mm512_or_si512(low, high)
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Factors that are packed once and stand in several products, for kernels that multiply tile by tile inside a chunk.
 
+use super::pack::{Lines, from_bf16};
 use super::{Block, Compute, Kernel, MatIn, Product};
 use crate::Isa;
 use crate::scratch::Scratch;
@@ -19,6 +20,8 @@ pub struct PackedTiles {
     words: Scratch<u32>,
     /// Lines of each tile, and values in them.
     sizes: Vec<(usize, usize)>,
+    /// Tiles with infinities, which stand as they are: lines of f32.
+    unsplit: Vec<bool>,
 }
 
 impl PackedTiles {
@@ -27,7 +30,8 @@ impl PackedTiles {
         let kernel = Kernel::of(isa, compute);
         let width = if side == Side::Left { kernel.rows } else { kernel.cols };
         let room = lines.next_multiple_of(width) * kernel.units(k);
-        Self { kernel, side, room, words: Scratch::take(tiles * room), sizes: vec![(0, 0); tiles] }
+        let (words, sizes, unsplit) = (Scratch::take(tiles * room), vec![(0, 0); tiles], vec![false; tiles]);
+        Self { kernel, side, room, words, sizes, unsplit }
     }
 
     /// Packs tile `tile` from x: [lines, k] for the left side, [k, lines] for the right.
@@ -44,13 +48,32 @@ impl PackedTiles {
         self.sizes[tile] = (lines, k);
         let to = self.words[tile * self.room..].as_mut_ptr();
         let panels = 0..lines.div_ceil(width);
-        // SAFETY: the lines exist by the caller's promise, and there is room by the check.
+        // SAFETY: the lines exist by the caller's promise, and there is room by the check: values take less as they are.
         unsafe {
-            match self.side {
+            let packed = match self.side {
                 Side::Left => self.kernel.pack_a(&product, panels, to),
                 Side::Right => self.kernel.pack_b(&product, panels, to),
+            };
+            self.unsplit[tile] = !packed;
+            if !packed {
+                let source = if self.side == Side::Left { Lines::of_a(&x) } else { Lines::of_b(&x) };
+                (0..lines * k).for_each(|at| *to.add(at) = source.at(at / k, at % k).to_bits());
             }
         }
+    }
+
+    /// A value of a tile of split values, or of one that could not be split.
+    fn value(&self, tile: usize, line: usize, p: usize) -> f32 {
+        let words = &self.words[tile * self.room..];
+        let k = self.sizes[tile].1;
+        if self.unsplit[tile] {
+            return f32::from_bits(words[line * k + p]);
+        }
+        let (i, pair) = (line % 16, p % 32 / 2);
+        let at = if self.side == Side::Left { 16 * i + pair } else { 16 * pair + i };
+        let first = (line / 16 * self.kernel.units(k) + p / 32 * 48) * 16 + at;
+        let part = |n: usize| from_bf16((words[first + 256 * n] >> (16 * (p % 2))) as u16);
+        part(0) + (part(1) + part(2))
     }
 
     fn tile(&self, tile: usize) -> *const u32 {
@@ -72,6 +95,17 @@ pub unsafe fn multiply(
     let ((m, k), (n, depth)) = (left.sizes[a], right.sizes[b]);
     let fit = left.side == Side::Left && right.side == Side::Right && left.kernel.isa == right.kernel.isa;
     assert!(fit && k == depth, "a product of tiles needs a left and a right one of equal depth, got {k} and {depth}");
+    if left.unsplit[a] || right.unsplit[b] {
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let sum = (0..k).fold(0.0f32, |sum, p| left.value(a, i, p).mul_add(right.value(b, j, p), sum));
+            // SAFETY: C is the caller's promise.
+            unsafe {
+                let c = c.add(i * ldc + j);
+                *c = if accumulate { *c + sum } else { sum };
+            }
+        }
+        return;
+    }
     let block = Block {
         units: left.kernel.units(k),
         packed_a: left.tile(a),
@@ -113,6 +147,30 @@ mod tests {
                     let want: f32 = (0..k).map(|p| (a[i * k + p] + a[m * k + p * m + i]) * b[j * k + p]).sum();
                     assert_eq!(c[i * n + j], want, "{} {compute:?} [{i}, {j}]", isa.name());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_infinity_multiplies_as_it_does_alone() {
+        let (m, n, k) = (18, 17, 35);
+        let mut a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin() + 1.5).collect();
+        let b: Vec<f32> = (0..n * k).map(|i| (i as f32).cos() - 1.5).collect();
+        a[3 * k + 34] = f32::INFINITY;
+        for isa in Isa::available() {
+            let mut left = PackedTiles::new(isa, Compute::F32, Side::Left, 1, m, k);
+            let mut right = PackedTiles::new(isa, Compute::F32, Side::Right, 1, n, k);
+            let mut c = vec![0.0; m * n];
+            // SAFETY: the matrices hold what is packed, and c is m × n.
+            unsafe {
+                left.pack(0, MatIn::f32(a.as_ptr(), k), m, k);
+                right.pack(0, MatIn::f32(b.as_ptr(), k).t(), n, k);
+                multiply((&left, 0), (&right, 0), c.as_mut_ptr(), n, false);
+            }
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let want: f32 = (0..k).map(|p| a[i * k + p] * b[j * k + p]).sum();
+                let near = c[i * n + j] == want || (c[i * n + j] - want).abs() < 1e-4;
+                assert!(near, "{} [{i}, {j}]: {} in place of {want}", isa.name(), c[i * n + j]);
             }
         }
     }

@@ -299,3 +299,51 @@ fn grouped_weight_gradients_are_products_of_each_expert() {
         }
     }
 }
+
+/// The root of the mean squared error of an f32 product against float64.
+fn error_of(isa: Isa, k: usize, a: &[f32], b: &[f32]) -> f64 {
+    let size = 32;
+    let pool = Pool::new(1);
+    let mut c = vec![0.0f32; size * size];
+    let first = Product {
+        m: size,
+        n: size,
+        k,
+        a: MatIn::f32(a.as_ptr(), k),
+        b: MatIn::f32(b.as_ptr(), k).t(),
+        c: c.as_mut_ptr(),
+        ldc: size,
+        accumulate: false,
+    };
+    let all = Matmul { first, batch: 1, stride_a: 0, stride_b: 0, stride_c: 0, compute: F32 };
+    // SAFETY: the matrices have these sizes.
+    unsafe { matmul(Ctx { isa, pool: &pool }, &all) };
+    let squared = |i: usize, j: usize| {
+        let want: f64 = (0..k).map(|p| a[i * k + p] as f64 * b[j * k + p] as f64).sum();
+        (c[i * size + j] as f64 - want).powi(2)
+    };
+    let sum: f64 = (0..size * size).map(|at| squared(at / size, at % size)).sum();
+    (sum / (size * size) as f64).sqrt()
+}
+
+type Map = fn(f32) -> f32;
+
+#[test]
+fn split_factors_err_no_more_than_f32_multiply_adds() {
+    if !Isa::Amx.is_available() {
+        return;
+    }
+    let mut numbers = Numbers(7);
+    for k in [16, 96, 192, 1000, 4096] {
+        // Of one sign, of both, and over forty orders of two. There one product may be the sum: a multiply-add rounds it once,
+        // by 2^-24; split factors do so too, and leave out up to 2^-23 of it.
+        let kinds: [(Map, f64); 3] = [(f32::abs, 1.0), (|x| x, 1.0), (|x| x * (x * 20.0).exp2(), 3.0)];
+        for (kind, (map, most)) in kinds.into_iter().enumerate() {
+            let a: Vec<f32> = numbers.fill(32 * k).into_iter().map(map).collect();
+            let b: Vec<f32> = numbers.fill(32 * k).into_iter().map(map).collect();
+            let (split, plain) = (error_of(Isa::Amx, k, &a, &b), error_of(Isa::Avx512, k, &a, &b));
+            println!("k {k}, kind {kind}: {:.2} times the error", split / plain);
+            assert!(split <= most * plain, "k {k}, kind {kind}: {split:e} against {plain:e}");
+        }
+    }
+}
