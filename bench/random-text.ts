@@ -7,7 +7,7 @@ import type { Backend } from "../src/kernels/index.ts";
 import { Trainer } from "../src/train/index.ts";
 
 /** @param steps about how many training steps the text lasts before it repeats. */
-function randomText({ model, training }: RunConfig, steps: number): TokenStream {
+export function randomText({ model, training }: RunConfig, steps: number): TokenStream {
   const length = (steps * training.batchSize + 2) * training.seqLen;
   const rng = new Rng(1, "bench text");
   const tokens = Int32Array.from({ length }, () => Math.floor(rng.uniform() * model.vocabSize));

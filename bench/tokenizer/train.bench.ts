@@ -2,15 +2,18 @@
  * Training an 8k vocabulary and encoding with it, in MB/s of UTF-8, native and in plain TypeScript; then the linear
  * time check: ten times the text must take about ten times as long, whatever the text.
  *
- *     npx tsx bench/tokenizer/train.bench.ts [FILE_OR_FOLDER_OF_TXT] [--vocab 8192]
+ *     npx tsx bench/tokenizer/train.bench.ts [FILE_OR_FOLDER …] [--vocab 8192]
  *
- * Without a path the text is generated (words of random letters with Zipf frequencies).
+ * FILE is a text or JSON lines, as `fathom train --data` takes them. Without one the text is generated (words of random
+ * letters with Zipf frequencies). Appends one JSON line to bench/results/tokenizer-train.jsonl.
  */
-import { readdirSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { loadavg } from "node:os";
+import { basename } from "node:path";
 import { parseArgs } from "node:util";
+import { openFiles } from "../../src/data/node.ts";
 import { parseTokenizer, type Tokenizer } from "../../src/tokenizer/index.ts";
 import { trainTokenizer } from "../../src/tokenizer/node.ts";
+import { appendResult } from "../result-file.ts";
 
 const RUNS = 5;
 const { values, positionals } = parseArgs({
@@ -18,10 +21,10 @@ const { values, positionals } = parseArgs({
   options: { vocab: { type: "string", default: "8192" } },
 });
 
-function readTexts(path: string): string[] {
-  if (!statSync(path).isDirectory()) return [readFileSync(path, "utf8")];
-  const names = readdirSync(path).filter((name) => name.endsWith(".txt"));
-  return names.toSorted().map((name) => readFileSync(join(path, name), "utf8"));
+async function readTexts(patterns: readonly string[]): Promise<string[]> {
+  const texts: string[] = [];
+  for await (const text of (await openFiles(patterns, process.cwd())).documents()) texts.push(text);
+  return texts;
 }
 
 /** About 10 MB of words whose frequencies fall like 1 / rank, in 200 documents. */
@@ -44,11 +47,16 @@ async function measureMs(work: () => unknown): Promise<number[]> {
   return times.toSorted((a, b) => a - b);
 }
 
+const rates: Record<string, { best: number; median: number }> = {};
+
 async function report(name: string, numBytes: number, work: () => unknown): Promise<void> {
   const times = await measureMs(work);
-  const rate = (ms: number): string => (numBytes / 1e3 / ms).toFixed(1).padStart(7);
-  const median = times[Math.floor(RUNS / 2)]!;
-  console.log(`${name.padEnd(34)}${rate(times[0]!)} MB/s best${rate(median)} median   ${median.toFixed(0)} ms`);
+  const rate = (ms: number): number => numBytes / 1e3 / ms;
+  const middle = times[Math.floor(RUNS / 2)]!;
+  const [best, median] = [rate(times[0]!), rate(middle)];
+  rates[name] = { best, median };
+  const [first, second] = [best, median].map((value) => value.toFixed(1).padStart(7));
+  console.log(`${name.padEnd(34)}${first} MB/s best${second} median   ${middle.toFixed(0)} ms`);
 }
 
 async function reportGrowth(name: string, unit: string, tokenizer: Tokenizer): Promise<void> {
@@ -60,7 +68,7 @@ async function reportGrowth(name: string, unit: string, tokenizer: Tokenizer): P
   );
 }
 
-const texts = positionals[0] === undefined ? generateTexts() : readTexts(positionals[0]);
+const texts = positionals.length === 0 ? generateTexts() : await readTexts(positionals);
 const vocabSize = Number(values.vocab);
 const numBytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
 console.log(
@@ -87,3 +95,13 @@ for (const [kind, tokenizer] of [
   await reportGrowth(`${kind}: CJK`, "中", tokenizer);
   await reportGrowth(`${kind}: controls`, "\u0001", tokenizer);
 }
+appendResult("tokenizer-train", {
+  text: positionals.length === 0 ? "generated" : positionals.map((path) => basename(path)).join(" "),
+  documents: texts.length,
+  numBytes,
+  vocabSize,
+  runs: RUNS,
+  load: loadavg()[0],
+  megabytesPerSec: rates,
+  bytesPerToken: numBytes / numTokens,
+});

@@ -23,13 +23,45 @@ export interface Blueprint {
 
 /** The parameters of a model, exactly: what is allocated, saved, counted and sharded. */
 export function blueprint(model: ModelConfig): Blueprint {
-  const root = model.architecture === "encoder" ? encoder(model) : decoder(model);
+  const root = describe(model, layerNumbers(model));
   return { model, root, parameters: parametersOf(root) };
 }
 
-function decoder(model: ModelConfig): Module {
-  const layers = Array.from({ length: model.nLayers }, (_, n) => decoderLayer(model, n));
-  const mtp = Array.from({ length: model.nMtpLayers }, (_, k) => mtpLayer(model, model.nLayers + k));
+/**
+ * The same with one layer of each kind in place of all that are equal, for counting and planning: the first of them,
+ * its parameters with how many they stand for. These layers are the first children of the root.
+ */
+export function outline(model: ModelConfig): Blueprint {
+  const times = new Map<number, number>();
+  for (const n of layerSamples(model)) times.set(n, (times.get(n) ?? 0) + 1);
+  const { children, ...whole } = describe(model, [...times.keys()]);
+  const layers = [...times.values()].map((count, i) => markAll(children[i]!, { times: count }));
+  const root = { ...whole, children: [...layers, ...children.slice(layers.length)] };
+  return { model, root, parameters: parametersOf(root) };
+}
+
+function describe(model: ModelConfig, layers: readonly number[]): Module {
+  return model.architecture === "encoder" ? encoder(model, layers) : decoder(model, layers);
+}
+
+/** MTP layers follow the main ones. */
+function layerNumbers({ architecture, nLayers, nMtpLayers }: ModelConfig): number[] {
+  return Array.from({ length: nLayers + (architecture === "encoder" ? 0 : nMtpLayers) }, (_, n) => n);
+}
+
+/** For each layer the first one that is made like it: but for the number in their names they are equal. */
+export function layerSamples(model: ModelConfig): number[] {
+  const { nLayers, attention: kind, compressRatios } = model;
+  const first = new Map<string, number>();
+  return layerNumbers(model).map((n) => {
+    const make = [n < nLayers, feedForwardKind(model, n), kind === "csa" ? compressRatios[n] : 0].join();
+    if (!first.has(make)) first.set(make, n);
+    return first.get(make)!;
+  });
+}
+
+function decoder(model: ModelConfig, numbers: readonly number[]): Module {
+  const layers = numbers.map((n) => (n < model.nLayers ? decoderLayer(model, n) : mtpLayer(model, n)));
   const vocabulary = (name: string, group: "embedding" | "head"): ParameterSpec =>
     matrix(model, name, group, [model.vocabSize, model.dim], { shardAxes: COLUMN, storage: "plain" });
   return {
@@ -40,7 +72,7 @@ function decoder(model: ModelConfig): Module {
       ...(model.tieEmbeddings ? [] : [vocabulary("head", "head")]),
       ...(model.hcMult > 1 ? hyperConnectionHead(model, "hc_head") : []),
     ],
-    children: [...layers, ...mtp, ...(model.vision === null ? [] : [visionTower(model), projector(model)])],
+    children: [...layers, ...(model.vision === null ? [] : [visionTower(model), projector(model)])],
   };
 }
 
@@ -72,9 +104,15 @@ function attention(model: ModelConfig, n: number, name: string): Module {
 }
 
 function feedForward(model: ModelConfig, n: number, name: string): Module {
-  const { nDenseLayers, nHashLayers } = model;
-  if (n < nDenseLayers || model.nRoutedExperts === 0) return swiglu(model, name, "dense_ffn", model.interDim);
-  return mixtureOfExperts(model, name, n < nDenseLayers + nHashLayers ? "hash" : "score");
+  const kind = feedForwardKind(model, n);
+  if (kind === "dense") return swiglu(model, name, "dense_ffn", model.interDim);
+  return mixtureOfExperts(model, name, kind);
+}
+
+/** Dense, or experts that are routed by a hash of the token or by score. */
+function feedForwardKind({ nDenseLayers, nHashLayers, nRoutedExperts }: ModelConfig, n: number) {
+  if (n < nDenseLayers || nRoutedExperts === 0) return "dense";
+  return n < nDenseLayers + nHashLayers ? "hash" : "score";
 }
 
 /** A decoder layer behind the projection of embedding and hidden state; embedding and head are the main model's. */
@@ -86,16 +124,14 @@ function mtpLayer(model: ModelConfig, n: number): Module {
     hcMult > 1
       ? [norm(`${name}.norm`, dim), ...hyperConnectionHead(model, `${name}.hc_head`)]
       : [norm(`${name}.shared_head.norm`, dim)];
-  return markMtp({
-    ...layer,
-    parameters: [
-      norm(`${name}.enorm`, dim),
-      norm(`${name}.hnorm`, dim),
-      ...mtpProjection(model, name),
-      ...layer.parameters,
-      ...end,
-    ],
-  });
+  const parameters = [
+    norm(`${name}.enorm`, dim),
+    norm(`${name}.hnorm`, dim),
+    ...mtpProjection(model, name),
+    ...layer.parameters,
+    ...end,
+  ];
+  return markAll({ ...layer, parameters }, { mtp: true });
 }
 
 /** One matrix over [embedding ; hidden]; with several streams, one for the embedding and one for each stream. */
@@ -105,10 +141,10 @@ function mtpProjection(model: ModelConfig, name: string): ParameterSpec[] {
   return [matrix(model, `${name}.e_proj`, "mtp", [dim, dim]), matrix(model, `${name}.h_proj`, "mtp", [dim, dim])];
 }
 
-function markMtp(module: Module): Module {
+function markAll(module: Module, mark: Partial<ParameterSpec>): Module {
   return {
     ...module,
-    parameters: module.parameters.map((parameter) => ({ ...parameter, mtp: true })),
-    children: module.children.map(markMtp),
+    parameters: module.parameters.map((parameter) => ({ ...parameter, ...mark })),
+    children: module.children.map((child) => markAll(child, mark)),
   };
 }

@@ -61,8 +61,9 @@ export function countModule(parameters: readonly ParameterSpec[]): KindCount {
   const sums = { trainable: 0, buffer: 0, table: 0 };
   let used = 0;
   for (const parameter of parameters) {
-    sums[parameter.kind] += elements(parameter);
-    if (parameter.kind !== "table") used += activated(parameter);
+    const { kind, times = 1 } = parameter;
+    sums[kind] += times * elements(parameter);
+    if (kind !== "table") used += times * activated(parameter);
   }
   const { trainable, buffer } = sums;
   return { total: exactSum([trainable, buffer]), activated: exactSum([used]), trainable, buffers: buffer };

@@ -9,8 +9,8 @@ import { COLUMN, matrix, ROW, type Module } from "./parameter.ts";
 
 const TOKEN_TYPES = 2;
 
-export function encoder(model: ModelConfig): Module {
-  const { dim, vocabSize, maxSeqLen, nLayers } = model;
+export function encoder(model: ModelConfig, layers: readonly number[]): Module {
+  const { dim, vocabSize, maxSeqLen } = model;
   const table = (name: string, rows: number) => matrix(model, name, "embedding", [rows, dim], { storage: "plain" });
   return {
     name: "",
@@ -21,7 +21,7 @@ export function encoder(model: ModelConfig): Module {
       ...layerNorm("embed_norm", "norms", dim),
       ...linear(model, "pooler", "head", [dim, dim]),
     ],
-    children: Array.from({ length: nLayers }, (_, n) => encoderLayer(model, `layers.${n}`)),
+    children: layers.map((n) => encoderLayer(model, `layers.${n}`)),
   };
 }
 

@@ -1,7 +1,7 @@
 /** The blueprint of a model and what is read from it: counts, storage, checkpoint names and the basic formulas. */
 
 export { compareWithArticle, type ComparedClaim } from "./article.ts";
-export { blueprint, type Blueprint } from "./blueprint.ts";
+export { blueprint, layerSamples, outline, type Blueprint } from "./blueprint.ts";
 export {
   checkpointCopies,
   checkpointNames,
@@ -15,6 +15,7 @@ export * as formulas from "./formulas.ts";
 export { countLayer, layerHelp, type LayerCount } from "./layer-spec.ts";
 export {
   countElements,
+  parametersOf,
   type Init,
   type Module,
   type ParameterSpec,

@@ -56,6 +56,8 @@ export interface ParameterSpec {
   /** Whether it belongs to an MTP layer. */
   readonly mtp: boolean;
   readonly storage: Storage;
+  /** In an outline, for how many equal parameters it stands: its own and those of layers that are not described; 1. */
+  readonly times?: number;
 }
 
 export interface Module {
@@ -119,8 +121,15 @@ export function norm(name: string, width: number): ParameterSpec {
   return vector(name, "norms", width, "ones");
 }
 
+/** All parameters of a module and of those below it. */
 export function parametersOf(module: Module): ParameterSpec[] {
-  return [...module.parameters, ...module.children.flatMap(parametersOf)];
+  const all: ParameterSpec[] = [];
+  const gather = ({ parameters, children }: Module): void => {
+    for (const parameter of parameters) all.push(parameter);
+    for (const child of children) gather(child);
+  };
+  gather(module);
+  return all;
 }
 
 /** The elements of one tensor or of several equal ones. @throws ConfigError where a number no longer holds them exactly. */

@@ -5,6 +5,7 @@ import {
   compareWithArticle,
   countHeaders,
   countStorage,
+  outline,
   releasedTensors,
   reportParameters,
   type Blueprint,
@@ -13,6 +14,20 @@ import {
 } from "./index.ts";
 
 const describeModel = (preset: string): Blueprint => blueprint(resolveConfig(preset).model);
+
+test("an outline describes one layer of each kind and counts all of them", () => {
+  for (const preset of presetNames()) {
+    const whole = describeModel(preset);
+    const brief = outline(whole.model);
+    for (const depth of [1, 2] as const) {
+      expect(reportParameters(brief, { depth }), preset).toEqual(reportParameters(whole, { depth }));
+    }
+    const { nDenseLayers, nMtpLayers, nRoutedExperts } = whole.model;
+    if (whole.model.attention === "csa" || whole.model.vision !== null) continue;
+    const kinds = nRoutedExperts === 0 ? 1 : Math.min(1, nDenseLayers) + 1;
+    expect(brief.root.children, preset).toHaveLength(kinds + Math.min(1, nMtpLayers));
+  }
+});
 
 test("modules add up to the whole, and parts to their module, at every depth", () => {
   const check = (parts: readonly ModuleReport[] | undefined, whole: { total: number; activated: number }): void => {

@@ -92,9 +92,9 @@ export function duplicateParts({ model }: Blueprint): StoredPart[] {
   return [{ role: "duplicate", dtype: plainType(model), shape, tensors: 2 * model.nMtpLayers }];
 }
 
-/** Bytes of the payload. */
-function storedBytes({ dtype, shape, tensors }: StoredPart): number {
-  return exactSum([countElements(shape, tensors) * (DTYPE_BITS[dtype] / 8)]);
+/** @throws ConfigError where a number no longer holds them exactly. */
+function bytesOf(dtype: StoredDType, elements: number): number {
+  return exactSum([elements * (DTYPE_BITS[dtype] / 8)]);
 }
 
 export interface StorageCounts {
@@ -117,7 +117,7 @@ export interface StorageCounts {
 export function countStorage(blueprint: Blueprint): StorageCounts {
   const sums = new StorageSums();
   for (const parameter of blueprint.parameters) {
-    for (const part of storedParts(blueprint.model, parameter)) sums.addPart(part, parameter.name);
+    for (const part of storedParts(blueprint.model, parameter)) sums.addPart(part, parameter);
   }
   for (const part of duplicateParts(blueprint)) sums.addPart(part);
   return sums.finish();
@@ -131,10 +131,10 @@ export class StorageSums {
   #bytes = 0;
   #tensors = 0;
 
-  addPart(part: StoredPart, parameter?: string): void {
-    const { role, dtype, shape, tensors } = part;
-    this.#tensors += tensors - 1;
-    this.add({ role, dtype, elements: countElements(shape, tensors), bytes: storedBytes(part) }, parameter);
+  addPart({ role, dtype, shape, tensors }: StoredPart, { name, times = 1 }: Partial<ParameterSpec> = {}): void {
+    const elements = countElements(shape, tensors);
+    this.#tensors += times * tensors - 1;
+    this.add({ role, dtype, elements: times * elements, bytes: times * bytesOf(dtype, elements) }, name);
   }
 
   /** @param parameter - whose values or scales they are. */

@@ -93,3 +93,24 @@ test.each([
   await expect(refused).rejects.toThrow(ConfigError);
   await expect(refused).rejects.toThrow(message);
 });
+
+test("advise --why explains the predicted effect of an advice, and the prediction of the run as it is", async () => {
+  await advise("deepseek-v2-lite", "--oom", "--json");
+  const { now, advice } = JSON.parse(output) as {
+    now: { memory_bytes: number; step_sec: number };
+    advice: { saved_bytes: number; step_sec_added: number }[];
+  };
+  const explained = async (number: number): Promise<{ name: string; value: number; inputs: { value: number }[] }[]> => {
+    output = "";
+    await advise("deepseek-v2-lite", "--oom", "--why", String(number), "--json");
+    return (JSON.parse(output) as { effects: { name: string; value: number; inputs: { value: number }[] }[] }).effects;
+  };
+  const [memory, time] = await explained(1);
+  expect([memory!.value, time!.value]).toEqual([-advice[0]!.saved_bytes, advice[0]!.step_sec_added]);
+  expect(memory!.inputs[1]!.value).toBe(now.memory_bytes);
+  const present = await explained(0);
+  expect(present.map(({ name }) => name)).toEqual(["memory.total", "time.step", "memory.limit", "run.rate"]);
+  expect(present.slice(0, 2).map(({ value }) => value)).toEqual([now.memory_bytes, now.step_sec]);
+  await expect(explained(99)).rejects.toThrow(/--why: must be from 1 to \d+, got 99; see the list without --why/);
+  await expect(advise("nano", "--why", "1")).rejects.toThrow(/--why: must stand with a symptom/);
+});

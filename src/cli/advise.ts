@@ -14,10 +14,20 @@ import {
 import { ConfigError } from "../core/errors.ts";
 import { readText } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
-import { advise, chosenAdvice, findScene, harmfulSettings, parseMetrics, SCENES, SYMPTOMS } from "../tune/index.ts";
-import type { Advice, Report, Scene, Symptom } from "../tune/index.ts";
+import {
+  advise,
+  chosenAdvice,
+  explainAdvice,
+  findScene,
+  harmfulSettings,
+  parseMetrics,
+  SCENES,
+  SYMPTOMS,
+} from "../tune/index.ts";
+import type { Advice, AdviseInput, Report, Scene, Symptom } from "../tune/index.ts";
 import { assignments, collect, integer } from "./options.ts";
 import { duration, print, printJson, size, snake } from "./output.ts";
+import { printQuantity } from "./plan-report.ts";
 import { editOnDisk, readRunFile } from "./run-files.ts";
 
 interface AdviseOptions extends Partial<Record<Symptom, boolean>> {
@@ -27,6 +37,7 @@ interface AdviseOptions extends Partial<Record<Symptom, boolean>> {
   readonly scene?: string;
   readonly apply?: number | true;
   readonly set?: string[];
+  readonly why?: number;
   readonly json?: boolean;
 }
 
@@ -43,6 +54,11 @@ export function adviseCommand(): Command {
     .option("--script <file>", "a launch or training script to look through for harmful advice")
     .option("--scene <name>", `settings for a scene: ${SCENES.map(({ name }) => name).join(", ")}`)
     .option("--apply [number]", "write this advice, or the scene, into the run file", integer("--apply", 1))
+    .option(
+      "--why <number>",
+      "print where the prediction of this advice comes from; 0 for that of the run as it is",
+      integer("--why", 0),
+    )
     .option("--set <key=value>", "another setting; may be given several times", collect)
     .option("--json", "one JSON document on stdout")
     .action(run);
@@ -69,14 +85,19 @@ async function run(name: string, options: AdviseOptions): Promise<void> {
     if (options.json === true) return printJson({ harmful });
     return printHarmful(harmful, true);
   }
-  const report = advise({
+  const input: AdviseInput = {
     symptom,
     resolve,
     ...(options.metrics === undefined
       ? {}
       : { metrics: parseMetrics(await readText(nodeFiles, options.metrics), options.metrics) }),
     ...(options.sample === undefined ? {} : { sample: await readText(nodeFiles, options.sample) }),
-  });
+  };
+  if (options.why !== undefined) {
+    const effects = explainAdvice(input, options.why);
+    return options.json === true ? printJson({ effects }) : effects.forEach(printQuantity);
+  }
+  const report = advise(input);
   if (options.apply !== undefined) {
     const { changes } = chosenAdvice(report, options.apply === true ? 1 : options.apply);
     return apply({ name, options, resolve, changes });
@@ -115,6 +136,12 @@ function checkTogether(options: AdviseOptions): void {
     if (readers.some((reader) => reader === symptom)) continue;
     const wanted = readers.map((reader) => `--${reader}`).join(" or ");
     throw new ConfigError(`--${option}`, `must stand with ${wanted}, which read it`, symptom && `--${symptom}`);
+  }
+  if (options.why !== undefined && options.apply !== undefined) {
+    throw new ConfigError("--why", "must not stand with --apply", options.why, "ask for one after the other");
+  }
+  if (options.why !== undefined && symptom === undefined) {
+    throw new ConfigError("--why", "must stand with a symptom, whose advice it explains", options.why, "add --oom");
   }
   if (options.apply !== undefined && options.scene === undefined && symptom === undefined) {
     throw new ConfigError("--apply", "must stand with a symptom or a --scene, whose settings it writes");
@@ -169,6 +196,7 @@ function printReport({ symptom, job, now, remark, steps, advice, refused }: Repo
   advice.forEach((item, i) => printAdvice(item, i + 1, now, symptom));
   if (advice.length === 0) print("nothing that this tree knows would help");
   for (const { name, reason } of refused) print(`not here: ${name}: ${reason}`);
+  if (advice.some(({ changes }) => Object.keys(changes).length > 0)) print("where a number comes from: --why N");
   print("apply one at a time: fathom advise FILE … --apply N, then look again");
 }
 

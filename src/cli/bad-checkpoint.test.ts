@@ -3,8 +3,12 @@
 import * as fs from "node:fs";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { ConversionFolder, modelOf, rawTensors, writeRaw, type RawTensor } from "../../test/helpers/conversion.ts";
+import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
+import { drawWeights } from "../../test/helpers/drawn-weights.ts";
 import { writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { FathomError } from "../core/errors.ts";
+import { writeGguf, type GgufEntry } from "../formats/index.ts";
+import { nodeFiles } from "../formats/node.ts";
 import { convertCommand } from "./convert.ts";
 import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
@@ -161,6 +165,69 @@ describe.each(Object.entries(CASES))("where %s", (name, { of, damage, says, into
     expect(await refusal(convertCommand(), folder, target, "--dtype", "f32")).toMatch(says);
     expect(fs.existsSync(`${target}.partial`) || fs.existsSync(target)).toBe(false);
   });
+});
+
+/** The metadata of a sound file, changed. */
+type Metadata = Map<string, GgufEntry>;
+
+const GGUF_CASES: Readonly<Record<string, { readonly change: (metadata: Metadata) => void; readonly says: RegExp }>> = {
+  "the metadata contradict the tensors": {
+    change: (metadata) => metadata.set("deepseek2.embedding_length", { type: "u32", value: 48 }),
+    says: /must hold token_embd\.weight as \[264, 48\], got \[264, 32\]/,
+  },
+  "a key is absent": {
+    change: (metadata) => metadata.delete("deepseek2.block_count"),
+    says: /deepseek2\.block_count: must be given/,
+  },
+  "there are more tokens than rows": {
+    change: (metadata) => {
+      for (const [key, more] of [
+        ["tokens", "beyond"],
+        ["token_type", 1],
+      ] as const) {
+        const entry = metadata.get(`tokenizer.ggml.${key}`);
+        if (entry?.type !== "list") throw new Error(`${key} is a list`);
+        metadata.set(`tokenizer.ggml.${key}`, { ...entry, values: [...entry.values, more] });
+      }
+    },
+    says: /must .*264/,
+  },
+  "the architecture is unknown": {
+    change: (metadata) => metadata.set("general.architecture", { type: "text", value: "qwen3" }),
+    says: /general\.architecture: must be one of llama, deepseek, deepseek2, deepseek32, deepseek4, got "qwen3"/,
+  },
+};
+
+describe.each(Object.entries(GGUF_CASES))("of a GGUF file where %s", (name, { change, says }) => {
+  const file = at.path(`${name.replaceAll(/\W/g, "-")}.gguf`);
+  beforeAll(async () => {
+    const model = modelOf("tiny", { vocabSize: 264, nMtpLayers: 0 });
+    const content = drawnGguf(model, drawWeights(model, 1), { splitKvB: true, type: "F32" });
+    const metadata = new Map(content.metadata);
+    change(metadata);
+    await writeGguf(nodeFiles, file, { ...content, metadata });
+  });
+
+  test("nothing is generated", async () => {
+    expect(await refusal(generateCommand(), "--model", file, "--prompt", "x")).toMatch(says);
+  });
+
+  test("nothing is converted", async () => {
+    const target = `${file}-out.gguf`;
+    expect(await refusal(convertCommand(), file, target, "--dtype", "f32")).toMatch(says);
+    expect(fs.existsSync(`${target}.partial`) || fs.existsSync(target)).toBe(false);
+  });
+});
+
+test("a GGUF file that is cut off is neither run nor converted", async () => {
+  const model = modelOf("tiny", { vocabSize: 264, nMtpLayers: 0 });
+  const content = drawnGguf(model, drawWeights(model, 1), { splitKvB: true, type: "F32" });
+  await writeGguf(nodeFiles, at.path("cut.gguf"), content);
+  fs.truncateSync(at.path("cut.gguf"), 60_000);
+  const says = /cut\.gguf at byte 60000: must have \d+ bytes, got 60000; the file is cut off/;
+  expect(await refusal(generateCommand(), "--model", at.path("cut.gguf"))).toMatch(says);
+  expect(await refusal(convertCommand(), at.path("cut.gguf"), at.path("from-cut"), "--dtype", "f32")).toMatch(says);
+  expect(fs.existsSync(at.path("from-cut.partial"))).toBe(false);
 });
 
 test("a generation_config.json that asks for what cannot be is refused by key", async () => {

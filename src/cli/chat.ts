@@ -7,45 +7,77 @@ import { openEngine } from "../infer/node.ts";
 import { resolveModelFolder } from "../model/node.ts";
 import { loadTokenizer } from "../tokenizer/node.ts";
 import { answerOptions, generationSettings, type AnswerOptions } from "./answer.ts";
-import { Conversation, createPrinter } from "./conversation.ts";
+import { type Answer, Conversation, createPrinter, WAYS_ON } from "./conversation.ts";
 import { endFields } from "./generate.ts";
 import { openBackend } from "./options.ts";
 import { printJson } from "./output.ts";
 
+interface ChatOptions extends AnswerOptions {
+  readonly dropOldest?: boolean;
+}
+
 export function chatCommand(): Command {
   return answerOptions(new Command("chat"))
     .description("talk with a model; each line of the input is a question")
+    .option("--drop-oldest", "leave out the oldest turns when the conversation no longer fits the context")
     .option("--json", "one JSON object a line on stdout for each answer")
     .action(chat);
 }
 
-async function chat(options: AnswerOptions): Promise<void> {
+async function chat(options: ChatOptions): Promise<void> {
   using backend = openBackend(options);
   const { model: folder, memoryLimit, gemmImpl } = options;
   const tokenizer = await loadTokenizer(await resolveModelFolder(folder));
   using engine = await openEngine({ folder, backend, tokenizer, now: () => performance.now(), memoryLimit, gemmImpl });
   const settings = generationSettings(engine.settings, options);
-  const { chatTemplate: template, system, thinking = false, json = false } = options;
-  const conversation = await Conversation.open({ engine, tokenizer, folder, template, system, thinking });
+  const { chatTemplate: template, system, thinking = false, dropOldest } = options;
+  const opened = { engine, tokenizer, folder, template, system, thinking, dropOldest: dropOldest === true };
+  const conversation = await Conversation.open(opened);
   if (process.stdin.isTTY) {
-    process.stderr.write(`template ${conversation.template}; Ctrl-C ends an answer, Ctrl-D the conversation\n`);
+    const keys = "/drop leaves out the oldest turn, Ctrl-C ends an answer, Ctrl-D the conversation";
+    say(`template ${conversation.template}; ${keys}`);
   }
-  const printer = createPrinter(process.stdout);
-  for await (const question of questions()) {
+  const show = options.json === true ? undefined : createPrinter(process.stdout);
+  for await (const line of questions()) {
+    const drop = /^\/drop(?: +(\d+))?$/.exec(line.trim());
+    if (drop !== null) {
+      sayDropped(conversation.drop(Number(drop[1] ?? 1)), conversation.turns);
+      continue;
+    }
     const answer = await conversation
-      .ask(question, settings, json ? () => undefined : printer.show)
+      .ask(line, settings, show?.show ?? ((): void => undefined))
       .catch(reportToTerminal);
     if (answer === undefined) continue;
-    const { content, reasoning, end } = answer;
-    if (json) printJson({ text: content, reasoning, chat_template: conversation.template, ...endFields(end) });
-    else printer.end();
+    show?.end();
+    if (show === undefined) printJson(answerFields(answer, conversation.template));
+    sayWhatIsMissing(answer, conversation.turns, engine.config.maxSeqLen);
   }
+}
+
+function answerFields({ content, reasoning, droppedTurns, end }: Answer, template: string): Record<string, unknown> {
+  return { text: content, reasoning, chat_template: template, dropped_turns: droppedTurns, ...endFields(end) };
+}
+
+/** Says which turns an answer did not see, and whether the context, not `--max-tokens`, has ended it. */
+function sayWhatIsMissing({ droppedTurns, end }: Answer, turns: number, contextTokens: number): void {
+  // The answer's own turn is one of those that are there now.
+  if (droppedTurns > 0) sayDropped(droppedTurns, turns - 1);
+  if (end.reason !== "length" || end.promptTokens + end.tokens < contextTokens) return;
+  say(`the answer ends with the context of ${contextTokens} tokens; ${WAYS_ON}`);
+}
+
+function sayDropped(dropped: number, left: number): void {
+  say(`oldest turns left out: ${dropped}, kept: ${left}`);
+}
+
+function say(text: string): void {
+  process.stderr.write(`${text}\n`);
 }
 
 /** At a terminal a question that cannot be answered, such as one that is too long, does not end the conversation. */
 function reportToTerminal(error: unknown): undefined {
   if (!process.stdin.isTTY || !(error instanceof ConfigError || error instanceof MemoryError)) throw error;
-  process.stderr.write(`error: ${error.message}\n`);
+  say(`error: ${error.message}`);
 }
 
 /** The lines of the input that hold something; on a terminal after a prompt. */

@@ -10,6 +10,7 @@ import { Conversation } from "./conversation.ts";
 
 const USER = "<｜User｜>";
 const ASSISTANT = "<｜Assistant｜>";
+const CONTEXT = 64;
 const END = { reason: "eos", promptTokens: 3, tokens: 2, tokensPerSec: 1 } as const;
 
 let folder: string;
@@ -36,7 +37,7 @@ function parrot(pieces: readonly string[], prompts: string[]): Engine {
     for (const text of pieces) yield { text };
     yield { text: "", end: END };
   }
-  return { generate } as unknown as Engine;
+  return { generate, config: { maxSeqLen: CONTEXT } } as unknown as Engine;
 }
 
 test("an answer's thinking is shown apart and is not part of the turns that follow", async () => {
@@ -53,7 +54,7 @@ test("an answer's thinking is shown apart and is not part of the turns that foll
   expect(conversation.template).toBe("deepseek-r1");
   const shown: string[] = [];
   const answer = await conversation.ask("2+2?", settings, ({ kind, text }) => shown.push(`${kind}:${text}`));
-  expect(answer).toEqual({ content: "4", reasoning: "hm", end: END });
+  expect(answer).toEqual({ content: "4", reasoning: "hm", end: END, droppedTurns: 0 });
   expect(shown).toEqual(["thinking:hm", "answer:4"]);
   await conversation.ask("sure?", settings, () => undefined);
   const begin = `<｜begin▁of▁sentence｜>S${USER}2+2?${ASSISTANT}`;
@@ -101,4 +102,52 @@ test("thinking that the template cannot do is refused before the first question"
     thinking: true,
   };
   await expect(Conversation.open(options)).rejects.toThrow("thinking: needs one of the templates");
+});
+
+/** Opens a conversation whose answers are `A`, and asks questions one after the other. */
+async function conversationOf(prompts: string[], dropOldest: boolean) {
+  const options = { engine: parrot(["A"], prompts), tokenizer, folder, system: "S", thinking: false, dropOldest };
+  const conversation = await Conversation.open({ ...options, template: "deepseek-v3" });
+  const ask = (question: string, maxTokens = 1) =>
+    conversation.ask(question, { ...settings, maxTokens }, () => undefined);
+  return { conversation, ask };
+}
+
+const turn = (question: string): string => `${USER}${question}${ASSISTANT}A<｜end▁of▁sentence｜>`;
+const FILLER = "zyxw".repeat(10);
+
+test("a conversation that fills the context says how to go on, and goes on when a turn is dropped", async () => {
+  const prompts: string[] = [];
+  const { conversation, ask } = await conversationOf(prompts, false);
+  await ask(FILLER);
+  await ask("1");
+  await expect(ask(FILLER.slice(0, 15))).rejects.toThrowErrorMatchingInlineSnapshot(
+    `[ConfigError: conversation: must be shorter than the context of 64 tokens, got 68; /drop leaves out the oldest turn, --drop-oldest as many as need be]`,
+  );
+  expect([conversation.turns, conversation.drop(1), conversation.turns]).toEqual([2, 1, 1]);
+  await ask(FILLER.slice(0, 15));
+  const begin = "<｜begin▁of▁sentence｜>S";
+  expect(prompts.at(-1)).toBe(`${begin}${turn("1")}${USER}${FILLER.slice(0, 15)}${ASSISTANT}`);
+  expect([conversation.drop(5), conversation.turns]).toEqual([2, 0]);
+  await expect(ask("v".repeat(80))).rejects.toThrowErrorMatchingInlineSnapshot(
+    `[ConfigError: conversation: must be shorter than the context of 64 tokens, got 84; shorten the question or the system text]`,
+  );
+});
+
+test("--drop-oldest leaves out as many of the oldest turns as the question and its longest answer need", async () => {
+  const prompts: string[] = [];
+  const { conversation, ask } = await conversationOf(prompts, true);
+  const dropped = [];
+  for (const question of ["1", "2", "3", "4"]) dropped.push((await ask(question)).droppedTurns);
+  expect(dropped).toEqual([0, 0, 0, 0]);
+  expect((await ask("5", 40)).droppedTurns).toBe(0);
+  // BOS, the system text, 42 tokens of the question and 5 of each turn: three turns fit 64 with an answer of one token.
+  expect((await ask(FILLER, 1)).droppedTurns).toBe(2);
+  const kept = [turn("3"), turn("4"), turn("5")].join("");
+  expect(prompts.at(-1)).toBe(`<｜begin▁of▁sentence｜>S${kept}${USER}${FILLER}${ASSISTANT}`);
+  expect((await ask("6", 30)).droppedTurns).toBe(4);
+  // For an answer that may be longer than the context, half of it is kept.
+  expect((await ask("7", 1000)).droppedTurns).toBe(0);
+  await expect(ask("v".repeat(80))).rejects.toThrow("shorten the question or the system text");
+  expect(conversation.turns).toBe(2);
 });

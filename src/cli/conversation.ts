@@ -22,6 +22,8 @@ import { readCheckpointChat } from "../tokenizer/node.ts";
 import { collectAnswer } from "./answer.ts";
 
 const CHECKPOINT = "checkpoint";
+/** What goes on with a conversation that fills the context. */
+export const WAYS_ON = "/drop leaves out the oldest turn, --drop-oldest as many as need be";
 
 interface ConversationOptions {
   readonly engine: Engine;
@@ -32,12 +34,16 @@ interface ConversationOptions {
   readonly template: string | undefined;
   readonly system: string | undefined;
   readonly thinking: boolean;
+  /** Leaves out the oldest turns when question and answer would not fit the context with them. Default false. */
+  readonly dropOldest?: boolean;
 }
 
-interface Answer {
+export interface Answer {
   readonly content: string;
   readonly reasoning: string;
   readonly end: GenerationEnd;
+  /** Turns that were left out for this answer, and for those that follow. */
+  readonly droppedTurns: number;
 }
 
 /** A rendered conversation. */
@@ -48,19 +54,36 @@ interface Prompt {
 
 type Render = (messages: readonly ChatMessage[]) => Prompt;
 
+type Turn = readonly [question: ChatMessage, answer: ChatMessage];
+
 /** A conversation that grows by a question and its answer at a time. */
 export class Conversation {
   /** The template's name, or `checkpoint`. */
   readonly template: string;
   readonly #engine: Engine;
+  readonly #bosId: number;
   readonly #render: Render;
-  readonly #messages: ChatMessage[];
+  readonly #system: readonly ChatMessage[];
+  readonly #turns: Turn[] = [];
+  readonly #dropOldest: boolean;
 
   private constructor(options: ConversationOptions, template: string, render: Render) {
     this.template = template;
     this.#engine = options.engine;
+    this.#bosId = options.tokenizer.bosId;
     this.#render = render;
-    this.#messages = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    this.#system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    this.#dropOldest = options.dropOldest === true;
+  }
+
+  /** Questions with their answers that the next question will follow. */
+  get turns(): number {
+    return this.#turns.length;
+  }
+
+  /** Leaves out up to `count` of the oldest turns; how many there were to leave out. */
+  drop(count: number): number {
+    return this.#turns.splice(0, count).length;
   }
 
   /** @throws ConfigError for an unknown template, UnsupportedError when the checkpoint has none of its own. */
@@ -88,10 +111,15 @@ export class Conversation {
     });
   }
 
-  /** Puts a question and hands on the answer as it comes. Only its text is kept for the turns that follow. */
-  async ask(question: string, settings: GenerationConfig, onPart: (part: AnswerPart) => void): Promise<Answer> {
-    const messages: ChatMessage[] = [...this.#messages, { role: "user", content: question }];
-    const prompt = this.#render(messages);
+  /**
+   * Puts a question and hands on the answer as it comes. Only its text is kept for the turns that follow.
+   * @throws ConfigError when the conversation does not fit the context, or what the engine throws; it is then as before.
+   */
+  async ask(text: string, settings: GenerationConfig, onPart: (part: AnswerPart) => void): Promise<Answer> {
+    const question: ChatMessage = { role: "user", content: text };
+    const dropped = this.#dropOldest ? this.#surplusTurns(question, settings.maxTokens) : 0;
+    const prompt = this.#promptFor(question, dropped);
+    this.#checkFits(prompt, dropped);
     const splitter = new ThinkingSplitter(prompt.beginsThinking);
     const texts = { thinking: "", answer: "" };
     const take = (parts: readonly AnswerPart[]): void => {
@@ -102,9 +130,35 @@ export class Conversation {
     };
     const { end } = await collectAnswer(this.#engine, prompt.ids, settings, (text) => take(splitter.push(text)));
     take(splitter.flush());
-    const answer: ChatMessage = { role: "assistant", content: texts.answer, reasoning: texts.thinking };
-    this.#messages.push(messages.at(-1)!, answer);
-    return { content: texts.answer, reasoning: texts.thinking, end };
+    this.drop(dropped);
+    this.#turns.push([question, { role: "assistant", content: texts.answer, reasoning: texts.thinking }]);
+    return { content: texts.answer, reasoning: texts.thinking, end, droppedTurns: dropped };
+  }
+
+  #promptFor(question: ChatMessage, dropped: number): Prompt {
+    return this.#render([...this.#system, ...this.#turns.slice(dropped).flat(), question]);
+  }
+
+  /** BOS included, which the engine adds where the template does not. */
+  #lengthOf({ ids }: Prompt): number {
+    return ids[0] === this.#bosId ? ids.length : ids.length + 1;
+  }
+
+  /** How many turns must go so that the longest answer fits, for which at most half of the context is kept. */
+  #surplusTurns(question: ChatMessage, maxTokens: number): number {
+    const { maxSeqLen } = this.#engine.config;
+    const room = maxSeqLen - Math.min(maxTokens, Math.floor(maxSeqLen / 2));
+    let dropped = 0;
+    while (dropped < this.turns && this.#lengthOf(this.#promptFor(question, dropped)) > room) dropped++;
+    return dropped;
+  }
+
+  #checkFits(prompt: Prompt, dropped: number): void {
+    const { maxSeqLen } = this.#engine.config;
+    const length = this.#lengthOf(prompt);
+    if (length < maxSeqLen) return;
+    const cure = this.turns > dropped ? WAYS_ON : "shorten the question or the system text";
+    throw new ConfigError("conversation", `must be shorter than the context of ${maxSeqLen} tokens`, length, cure);
   }
 }
 

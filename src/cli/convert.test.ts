@@ -1,10 +1,11 @@
 /** `fathom convert --verify --text`: a model whose weights stand in wrong places does not pass. */
 
 import * as fs from "node:fs";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { ConversionFolder, modelOf, rawTensors, writeRaw } from "../../test/helpers/conversion.ts";
 import { writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
-import { convertCommand } from "./convert.ts";
+import { convertCommand, conversionProgress } from "./convert.ts";
+import { ProgressLine } from "./output.ts";
 
 const at = new ConversionFolder();
 /** The byte tokenizer has three special tokens before the 256 bytes. */
@@ -97,4 +98,42 @@ test("--text acts only with --verify, and is there before anything is written", 
   const absent = convert("x", "--dtype", "f32", "--verify", "--text", at.path("absent.txt"));
   await expect(absent).rejects.toThrow("must match at least one file");
   expect(fs.readdirSync(at.folder).filter((name) => name.startsWith("x"))).toEqual([]);
+});
+
+describe("the line of a conversion", () => {
+  /** What is written to a terminal, or to a file, at the given seconds. */
+  function shown(isTTY: boolean, times: readonly (readonly [seconds: number, doneBytes: number])[]): string[] {
+    const written: string[] = [];
+    const write = (text: string): number => written.push(text);
+    const stream = { isTTY, columns: 100, write } as unknown as NodeJS.WriteStream;
+    let seconds = 0;
+    const now = (): number => seconds * 1000;
+    const show = conversionProgress(new ProgressLine(stream, now), now);
+    for (const [time, doneBytes] of times) {
+      seconds = time;
+      show({ file: "model-00002-of-00003.safetensors", doneBytes, totalBytes: 2 ** 31 });
+    }
+    return written;
+  }
+
+  test("says the file, how much is written of how much, and the time to go at the pace so far", () => {
+    expect(shown(false, [[20, 2 ** 29]])).toEqual([
+      "model-00002-of-00003.safetensors: 512.0 MiB of 2.00 GiB  ETA 1m 00s\n",
+    ]);
+  });
+
+  test("comes after a second, a plain one every five, and goes when all is written", () => {
+    const lines = shown(false, [
+      [0.9, 2 ** 20],
+      [2, 2 ** 21],
+      [3, 2 ** 22],
+      [8, 2 ** 30],
+    ]);
+    expect(lines.map((line) => line.slice(line.indexOf("ETA")))).toEqual(["ETA 34m 06s\n", "ETA 8s\n"]);
+    const live = shown(true, [
+      [8, 2 ** 30],
+      [16, 2 ** 31],
+    ]);
+    expect(live).toEqual(["\r\u001B[2Kmodel-00002-of-00003.safetensors: 1.00 GiB of 2.00 GiB  ETA 8s", "\r\u001B[2K"]);
+  });
 });

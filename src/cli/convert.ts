@@ -93,7 +93,8 @@ async function convert(source: string, path: string, options: ConvertCliOptions,
     const check: CheckResult = async (written, digests) => {
       verified = await verify(written, digests, options.text);
     };
-    const digests = await conversion.run(progress(), options.verify === true ? check : undefined);
+    const progress = conversionProgress(new ProgressLine(process.stderr, Date.now), Date.now);
+    const digests = await conversion.run(progress, options.verify === true ? check : undefined);
     if (json) printJson({ ...planJson(conversion), sha256: Object.fromEntries(digests), verified: verified ?? null });
     else printResult(ggufFirstPart(target, digests.keys()), verified);
   } finally {
@@ -126,16 +127,17 @@ async function verify(
 }
 
 /** Shorter conversions show no progress. */
-const QUIET_SECONDS = 1;
+const QUIET_MS = 1000;
 
-function progress(): (progress: ConversionProgress) => void {
-  const line = new ProgressLine(process.stderr, Date.now);
-  const start = Date.now();
+/** @param now - clock in milliseconds. */
+export function conversionProgress(line: ProgressLine, now: () => number): (progress: ConversionProgress) => void {
+  const start = now();
   return ({ file, doneBytes, totalBytes }) => {
-    const seconds = (Date.now() - start) / 1000;
-    if (seconds < QUIET_SECONDS) return;
-    const eta = duration((seconds / doneBytes) * Math.max(0, totalBytes - doneBytes));
-    if (doneBytes >= totalBytes) line.clear();
+    const ms = now() - start;
+    if (ms < QUIET_MS) return;
+    const left = Math.max(0, totalBytes - doneBytes);
+    const eta = duration(((ms / doneBytes) * left) / 1000);
+    if (left === 0) line.clear();
     else line.update(`${file}: ${bytes(doneBytes)} of ${bytes(totalBytes)}  ETA ${eta}`);
   };
 }

@@ -15,7 +15,7 @@ import {
   type ParameterName,
   type Value,
 } from "../config/index.ts";
-import type { Costs, Influence, Trial } from "../planner/index.ts";
+import { parameterInfluence, type Costs, type Influence, type Trial } from "../planner/index.ts";
 import { print, printJson, short, size, snake } from "./output.ts";
 
 interface ExplainOptions {
@@ -43,8 +43,6 @@ async function explain(spelling: string | undefined, { model, json = false }: Ex
   if (spelling === undefined) return json ? printJson(snake(listing())) : printListing();
   const parameter = findParameter(spelling);
   const facts = describeParameter(parameter);
-  // The planner is not needed for the list.
-  const { parameterInfluence } = await import("../planner/index.ts");
   const { now, trials } = parameterInfluence(await baseOf(model), parameter);
   const bounds = rowOf(parameter);
   const isTried = ({ value }: Trial): boolean => typeof value !== "number" || isInRange(bounds, value);

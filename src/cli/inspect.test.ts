@@ -6,11 +6,15 @@ import { promisify } from "node:util";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { root } from "../../test/helpers/cli.ts";
+import { modelOf } from "../../test/helpers/conversion.ts";
+import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
+import { drawWeights } from "../../test/helpers/drawn-weights.ts";
 import { ggufKeys } from "../../test/helpers/gguf-keys.ts";
+import { writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { writeSparseFolder, writeSparseGguf } from "../../test/helpers/sparse-checkpoint.ts";
 import { blueprint, countStorage } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
-import { writeSafetensors } from "../formats/index.ts";
+import { writeGguf, writeSafetensors } from "../formats/index.ts";
 import { nodeFiles } from "../formats/node.ts";
 
 const run = promisify(execFile);
@@ -161,16 +165,103 @@ describe("fathom inspect", () => {
         tokenizer.ggml.token_type: [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1… (1025 characters) → []
         tokenizer.ggml.merges: {"list_of":"text","count":512} → {"list_of":"text","count":0}
       removed: 4
-        blk.0.attn_k_b.weight
-        blk.0.attn_v_b.weight
-        blk.1.attn_k_b.weight
-        blk.1.attn_v_b.weight
+        blk.0–1.attn_k_b.weight × 2
+        blk.0–1.attn_v_b.weight × 2
       added: 2
-        blk.0.attn_kv_b.weight
-        blk.1.attn_kv_b.weight
-      30 tensors have the same name, type and shape; their values are not compared
+        blk.0–1.attn_kv_b.weight × 2
+      tensors equal in name, type and shape: 30; their values are not compared
       "
     `);
+  });
+
+  test("--diff between a folder and a GGUF file compares parameters, whatever their tensors are called", async () => {
+    const folder = sparse("parameters");
+    const keys = ggufKeys("tiny", "deepseek2");
+    writeSparseGguf(inFolder("parameters.gguf"), { preset: "tiny", arch: "deepseek2", keys, tokens: 512 });
+    expect(await inspect("--diff", folder, inFolder("parameters.gguf"))).toMatchInlineSnapshot(`
+      "removed: 21
+        model.layers.2.enorm.weight
+        model.layers.2.hnorm.weight
+        model.layers.2.eh_proj.weight
+        model.layers.2.input_layernorm.weight
+        model.layers.2.post_attention_layernorm.weight
+        model.layers.2.shared_head.norm.weight
+        model.layers.2.self_attn.q_a_proj.weight
+        model.layers.2.self_attn.q_a_layernorm.weight
+        model.layers.2.self_attn.q_b_proj.weight
+        model.layers.2.self_attn.kv_a_proj_with_mqa.weight
+        model.layers.2.self_attn.kv_a_layernorm.weight
+        model.layers.2.self_attn.kv_b_proj.weight
+        model.layers.2.self_attn.o_proj.weight
+        model.layers.2.mlp.gate.weight
+        model.layers.2.mlp.gate.e_score_correction_bias
+        model.layers.2.mlp.experts.*.gate_proj.weight
+        model.layers.2.mlp.experts.*.down_proj.weight
+        model.layers.2.mlp.experts.*.up_proj.weight
+        model.layers.2.mlp.shared_experts.gate_proj.weight
+        model.layers.2.mlp.shared_experts.down_proj.weight
+        model.layers.2.mlp.shared_experts.up_proj.weight
+      changed: 21
+        model.embed_tokens.weight: F32 [512, 32] → Q5_0 [512, 32]
+        lm_head.weight: F32 [512, 32] → Q5_0 [512, 32]
+        model.layers.0–1.self_attn.q_a_proj.weight × 2: F32 [16, 32] → Q5_0 [16, 32]
+        model.layers.0–1.self_attn.q_b_proj.weight × 2: F32 [32, 16] → F16 [32, 16]
+        model.layers.0–1.self_attn.kv_a_proj_with_mqa.weight × 2: F32 [24, 32] → Q5_0 [24, 32]
+        model.layers.0–1.self_attn.kv_b_proj.weight × 2: F32 [32, 16] → F16 [32, 16]
+        model.layers.0–1.self_attn.o_proj.weight × 2: F32 [32, 16] → F16 [32, 16]
+        model.layers.0.mlp.gate_proj.weight: F32 [64, 32] → Q5_0 [64, 32]
+        model.layers.0.mlp.down_proj.weight: F32 [32, 64] → Q5_0 [32, 64]
+        model.layers.0.mlp.up_proj.weight: F32 [64, 32] → Q5_0 [64, 32]
+        model.layers.1.mlp.experts.*.gate_proj.weight: F32 [8, 16, 32] → Q5_0 [8, 16, 32]
+        model.layers.1.mlp.experts.*.down_proj.weight: F32 [8, 32, 16] → F16 [8, 32, 16]
+        model.layers.1.mlp.experts.*.up_proj.weight: F32 [8, 16, 32] → Q5_0 [8, 16, 32]
+        model.layers.1.mlp.shared_experts.gate_proj.weight: F32 [16, 32] → Q5_0 [16, 32]
+        model.layers.1.mlp.shared_experts.down_proj.weight: F32 [32, 16] → F16 [32, 16]
+        model.layers.1.mlp.shared_experts.up_proj.weight: F32 [16, 32] → Q5_0 [16, 32]
+      parameters equal in name, type and shape: 11; their values are not compared
+      "
+    `);
+    const json = JSON.parse(await inspect("--diff", inFolder("parameters.gguf"), folder, "--json")) as {
+      compared: string;
+      removed: string[];
+      added: string[];
+      changed: object[];
+    };
+    expect([json.compared, json.removed, json.added.length]).toEqual(["parameters", [], 21]);
+    expect(json.changed).toContainEqual({
+      name: "model.layers.1.mlp.experts.*.gate_proj.weight",
+      before: "Q5_0 [8, 16, 32]",
+      after: "F32 [8, 16, 32]",
+    });
+  });
+
+  test("--diff of a folder with its own values in the other format finds them equal", async () => {
+    const model = modelOf("tiny", { nMtpLayers: 0, dtype: "f32" });
+    await writeRandomFolder(inFolder("own"), model);
+    const content = drawnGguf(model, drawWeights(model, 1), { splitKvB: true, type: "F32" });
+    await writeGguf(nodeFiles, inFolder("own.gguf"), content);
+    expect(await inspect("--diff", inFolder("own"), inFolder("own.gguf"))).toBe(
+      `parameters equal in name, type and shape: ${blueprint(model).parameters.length}; their values are not compared\n`,
+    );
+    // Scales belong to their weights.
+    await writeRandomFolder(inFolder("own-fp8"), { ...model, dtype: "fp8" });
+    const text = await inspect("--diff", inFolder("own-fp8"), inFolder("own.gguf"));
+    expect(text).not.toMatch(/removed|added|scale_inv/);
+    expect(text).toContain("model.layers.1.mlp.experts.*.down_proj.weight: F8_E4M3 [8, 32, 16] → F32 [8, 32, 16]");
+  });
+
+  test("--diff across formats shows of how many tensors a parameter lacks some", async () => {
+    const folder = sparse("partial");
+    const file = path.join(folder, "model.safetensors.index.json");
+    const index = JSON.parse(fs.readFileSync(file, "utf8")) as { weight_map: Record<string, string> };
+    delete index.weight_map["model.layers.1.mlp.experts.3.up_proj.weight"];
+    fs.writeFileSync(file, JSON.stringify(index));
+    const keys = ggufKeys("tiny", "deepseek2");
+    writeSparseGguf(inFolder("partial.gguf"), { preset: "tiny", arch: "deepseek2", keys, tokens: 512 });
+    const text = await inspect("--diff", folder, inFolder("partial.gguf"));
+    expect(text).toContain(
+      "model.layers.1.mlp.experts.*.up_proj.weight: F32 [8, 16, 32] in 7 of 8 tensors → Q5_0 [8, 16, 32]",
+    );
   });
 
   test("what has no tensors is refused", async () => {

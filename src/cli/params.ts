@@ -7,8 +7,8 @@ import {
   countHeaders,
   countLayer,
   layerHelp,
+  outline,
   reportParameters,
-  type Blueprint,
   type LayerCount,
   type ModuleReport,
   type ParameterReport,
@@ -57,14 +57,19 @@ async function params(model: string | undefined, options: ParamsOptions): Promis
   }
   const opened = await open(model, options);
   if (options.compare !== undefined) return showComparison(opened, options);
-  const report = reportParameters(opened.blueprint, { depth: options.depth, ...opened.stored });
+  const { depth } = options;
+  const isEach = depth === 3 || opened.stored !== undefined;
+  const report = reportParameters(isEach ? blueprint(opened.model) : outline(opened.model), {
+    depth,
+    ...opened.stored,
+  });
   if (options.json === true) printJson({ name: opened.name, ...reportJson(report) });
   else printReport(opened.name, report, options.format);
 }
 
 interface Opened {
   readonly name: string;
-  readonly blueprint: Blueprint;
+  readonly model: ModelConfig;
   /** What the files hold, where there are some. */
   readonly stored?: { readonly stored: StorageCounts };
 }
@@ -76,17 +81,18 @@ async function open(model: string, { set }: ParamsOptions): Promise<Opened> {
     for (const { path, value, reason } of idleSettings(config, "params")) {
       process.stderr.write(`warning: ${path} = ${JSON.stringify(value)} changes nothing: ${reason}\n`);
     }
-    return { name: model, blueprint: blueprint(config.model) };
+    return { name: model, model: config.model };
   }
-  if (/\.ya?ml$/.test(model)) return { name: model, blueprint: blueprint(await runFileModel(model, set)) };
+  if (/\.ya?ml$/.test(model)) return { name: model, model: await runFileModel(model, set) };
   if (set !== undefined) {
     throw new ConfigError("--set", "must change a preset or a run file", model, "edit the config.json instead");
   }
   const { openModel } = await import("../blueprint/node.ts");
-  const { name, blueprint: plan, source, isReleased } = await openModel(model);
-  if (isReleased || (source.kind !== "folder" && source.kind !== "gguf")) return { name, blueprint: plan };
+  const { source, isReleased, ...opened } = await openModel(model);
+  if (isReleased || (source.kind !== "folder" && source.kind !== "gguf")) return opened;
+  const { name, blueprint: plan } = opened;
   const format = source.kind === "gguf" ? "gguf" : "safetensors";
-  return { name, blueprint: plan, stored: { stored: countHeaders(plan, source.tensors, format) } };
+  return { name, model: opened.model, stored: { stored: countHeaders(plan, source.tensors, format) } };
 }
 
 async function runFileModel(path: string, set: readonly string[] = []): Promise<ModelConfig> {
@@ -96,7 +102,7 @@ async function runFileModel(path: string, set: readonly string[] = []): Promise<
 
 async function showLayer(spec: string, model: string | undefined, options: ParamsOptions): Promise<void> {
   const opened = model === undefined ? undefined : await open(model, options);
-  const count = countLayer(spec, opened?.blueprint);
+  const count = countLayer(spec, opened === undefined ? undefined : blueprint(opened.model));
   if (options.json === true) return printJson({ name: opened?.name ?? null, ...layerJson(count) });
   const rows = count.terms.map(({ name, shape, times, elements }) => [
     name,
@@ -114,7 +120,7 @@ function layerSummary({ kind, total, activated, mask, modules }: LayerCount, ope
     return `mask: ${digits(mask.effective)} effective, ${digits(mask.stored)} stored, ${digits(mask.indexBytes)} bytes of index`;
   }
   if (opened !== undefined && modules !== undefined) {
-    const share = percent(total / reportParameters(opened.blueprint).total);
+    const share = percent(total / reportParameters(outline(opened.model)).total);
     return `${kind} on ${opened.name}: ${digits(total)} trainable parameters in ${digits(modules)} places, ${share} of the model`;
   }
   const active = activated === total ? "" : `, ${digits(activated)} activated`;
@@ -132,8 +138,8 @@ function layerJson({ kind, total, activated, terms, mask, modules }: LayerCount)
   };
 }
 
-function showComparison({ name, blueprint: plan }: Opened, { format, json = false }: ParamsOptions): void {
-  const claims = compareWithArticle(plan);
+function showComparison({ name, model }: Opened, { format, json = false }: ParamsOptions): void {
+  const claims = compareWithArticle(blueprint(model));
   if (json) {
     return printJson({
       name,

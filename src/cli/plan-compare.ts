@@ -6,12 +6,13 @@ import { MEMORY_PARTS, summarise, layoutText, type Evaluation } from "../planner
 import { number } from "./options.ts";
 import { print, printJson, size } from "./output.ts";
 import { openJob, withSearchOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
-import { evaluationJson, headJson, percent } from "./plan-report.ts";
+import { evaluationJson, explainNumber, headJson, percent, printQuantity } from "./plan-report.ts";
 import { searchJob } from "./plan-search.ts";
 import { formatTable } from "./table.ts";
 
 interface CompareOptions extends JobOptions {
   readonly price: number;
+  readonly why?: string;
 }
 
 /** What scripts see when nothing fits. */
@@ -22,7 +23,8 @@ export function compareCommand(): Command {
     .description("the best plans of two models side by side")
     .argument("<a>", "a preset, a config.json, a checkpoint folder or a .gguf file")
     .argument("<b>", "another")
-    .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2);
+    .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
+    .option("--why <number>", "print where a number of each plan comes from, for example memory.total or mfu");
   return withSearchOptions(compare).action(runCompare);
 }
 
@@ -34,6 +36,7 @@ interface Planned {
 async function runCompare(a: string, b: string, options: CompareOptions, command: Command): Promise<void> {
   const planned = await Promise.all([a, b].map((model) => bestOf(model, options, command)));
   if (planned.some(({ evaluation }) => !evaluation.fits)) process.exitCode = NOTHING_FITS;
+  if (options.why !== undefined) return explainBoth(planned, options.why, options);
   if (options.json === true) {
     const plans = planned.map(({ job, evaluation }) => ({
       ...headJson(job),
@@ -44,6 +47,19 @@ async function runCompare(a: string, b: string, options: CompareOptions, command
   const columns = planned.map(({ job, evaluation }) => columnOf(job, evaluation));
   const rows = Object.keys(columns[0]!).map((name) => [name, ...columns.map((column) => column[name]!)]);
   print(formatTable({ head: ["", ...planned.map(({ job }) => job.name)], rows }, "text"));
+}
+
+function explainBoth(planned: readonly Planned[], why: string, { price, json = false }: CompareOptions): void {
+  const plans = planned.map(({ job, evaluation: { layout } }) => ({
+    model: job.name,
+    layout: layoutText(layout),
+    why: explainNumber(job, layout, why, { price }),
+  }));
+  if (json) return printJson({ plans });
+  for (const { model, layout, why: quantity } of plans) {
+    print(`${model}, ${layout}`);
+    printQuantity(quantity);
+  }
 }
 
 async function bestOf(model: string, options: CompareOptions, command: Command): Promise<Planned> {

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { planExportCommand } from "./plan-export.ts";
+import { planCommand } from "./plan.ts";
 
 let folder: string;
 let printed: string[];
@@ -60,6 +61,42 @@ test.each([
 ])("%s needs no more than a model and devices", async (engine, words, file) => {
   const out = await run(...words, "--engine", engine);
   expect(readdirSync(out)).toEqual(expect.arrayContaining([file, "config.json", "PLAN.md", "launch.sh"]));
+});
+
+/** The rows of PLAN.md's prediction, and the command that explains them. */
+function predictionOf(out: string): { rows: { value: string; name: string }[]; command: string[] } {
+  const page = readFileSync(join(out, "PLAN.md"), "utf8");
+  const rows = [...page.matchAll(/^\| .+ \| (.+) \| `(.+)` \|$/gm)].map(([, value, name]) => ({
+    value: value!,
+    name: name!,
+  }));
+  const [, line] = /^fathom plan (.+) --why NAME$/m.exec(page)!;
+  return { rows, command: line!.split(" ") };
+}
+
+async function explained(command: readonly string[], name: string): Promise<number> {
+  printed = [];
+  await planCommand().parseAsync([...command, "--json", "--why", name], { from: "user" });
+  return (JSON.parse(printed.join("")) as { value: number }).value;
+}
+
+test.each([
+  ["megatron", [...MEGATRON, "--precision", "bf16-bf16-moments", "--seq", "2048", "--set", "n_layers=24"], 12],
+  ["automodel", ["deepseek-v3", "--gpus", "1024xH100", "--pp", "4", "--vp", "2", "--ep", "64"], 12],
+  ["sglang", ["deepseek-v3", "--gpus", "32xH200", "--kv", "fp8", "--batch", "96", "--set", "n_layers=32"], 14],
+  ["llama.cpp", ["deepseek-v3", "--gpus", "1xRTX-4090", "--ram", "512GiB", "--context", "2048"], 7],
+])("the command in PLAN.md of %s explains every number of the prediction", async (engine, words, least) => {
+  const { rows, command } = predictionOf(await run(...words, "--engine", engine));
+  expect(rows.length).toBeGreaterThanOrEqual(least);
+  for (const { value: text, name } of rows) {
+    const value = await explained(command, name);
+    const [, gib] = /^([\d.]+) GiB/.exec(text) ?? [];
+    if (gib !== undefined) expect(`${name} ${gib}`).toBe(`${name} ${(value / 2 ** 30).toFixed(2)}`);
+    const [, rate] = /^([\d,]+) tokens\/s/.exec(text) ?? [];
+    if (rate !== undefined) expect(`${name} ${rate}`).toBe(`${name} ${Math.round(value).toLocaleString("en-US")}`);
+    const [, sec] = /^([\d.]+) s$/.exec(text) ?? [];
+    if (sec !== undefined) expect(`${name} ${sec}`).toBe(`${name} ${value.toPrecision(4)}`);
+  }
 });
 
 test("batch, sequence, replicas, schedule and MTP are taken as given", async () => {

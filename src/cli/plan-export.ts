@@ -161,12 +161,19 @@ function recompute(text: string): Recompute {
 async function exportFolder(model: string, given: ExportOptions, command: Command): Promise<void> {
   const opened = await openForExport(model, given);
   const options = withPins(given, opened.pins, command);
-  const files = await filesFor(opened, options);
+  const files = await filesFor(opened, options, planArguments(model, options));
   await writeLaunchFolder(nodeFiles, options.out, files);
   const paths = files.map(({ path }) => path);
   if (options.json === true) return printJson({ folder: options.out, files: paths });
   print(`${options.out}: ${paths.join(", ")}`);
   print(`Read ${options.out}/PLAN.md first.`);
+}
+
+/** What names the same model to `fathom plan`. */
+function planArguments(model: string, { set = [], hardware }: ExportOptions): string[] {
+  const changes = set.filter((text) => findParameter(text.slice(0, text.indexOf("="))).section === "model");
+  const file = hardware === undefined ? [] : ["--hardware", hardware];
+  return [model, ...changes.flatMap((change) => ["--set", change]), ...file];
 }
 
 interface Opened {
@@ -201,13 +208,18 @@ async function openForExport(model: string, { set = [] }: ExportOptions): Promis
 
 type Common = Omit<ExportRequest, "job">;
 
-async function filesFor({ name, model, training }: Opened, options: ExportOptions): Promise<LaunchFile[]> {
+async function filesFor(
+  { name, model, training }: Opened,
+  options: ExportOptions,
+  planArguments: readonly string[],
+): Promise<LaunchFile[]> {
   const engine = findEngine(options.engine);
   const { count, name: deviceName } = parseGpus(neededGpus(options.gpus));
   const common: Common = {
     engine,
     model,
     modelName: name,
+    planArguments,
     ...machines(count, await userDevice(deviceName, options.hardware), options),
     ...extras(options),
   };

@@ -1,6 +1,7 @@
 /** `fathom plan fit MODEL`: the largest batch and sequence that train in a given memory, or which GGUF files run on a machine. */
 
 import { Command } from "commander";
+import { blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
 import { ConfigError } from "../core/errors.ts";
 import {
@@ -16,7 +17,8 @@ import { checkPartners, flagOf, integer, isGiven, number } from "./options.ts";
 import { print, printJson, size, snake } from "./output.ts";
 import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import { parseBytes, planLocalFit, type LocalOptions } from "./plan-local.ts";
-import { headJson, printHead, printQuantity } from "./plan-report.ts";
+import { explainNumber, headJson, printHead, printQuantity } from "./plan-report.ts";
+import { openSettings } from "./plan-settings.ts";
 import { formatTable } from "./table.ts";
 
 interface FitOptions extends JobOptions, Omit<Partial<LocalOptions>, keyof JobOptions> {
@@ -48,7 +50,7 @@ export function fitCommand(): Command {
 /** Options that `--vram` reads, and whether they act only with it. */
 const READ_WITH_VRAM: Readonly<Record<string, "only" | "too">> = {
   ...{ gpu: "only", cpu: "only", ramBandwidth: "only", context: "only", quant: "only", imatrix: "only" },
-  ...{ vram: "too", ram: "too", why: "too", margin: "too", hardware: "too", json: "too" },
+  ...{ vram: "too", ram: "too", why: "too", margin: "too", hardware: "too", set: "too", json: "too" },
 };
 const ONLY_WITH_VRAM = Object.fromEntries(
   Object.keys(READ_WITH_VRAM)
@@ -70,7 +72,7 @@ async function runFit(model: string, options: FitOptions, command: Command): Pro
   printJson({ ...headJson(job), rows: rows.map(snake), largest: largest === undefined ? null : snake(largest) });
 }
 
-async function runLocal(model: string, { vram, ram, ...options }: FitOptions, command: Command): Promise<void> {
+async function runLocal(model: string, { vram, ram, set, ...options }: FitOptions, command: Command): Promise<void> {
   if (vram === undefined || ram === undefined) {
     const rule = "--vram and --ram must be given together";
     throw new ConfigError("plan fit", rule, undefined, "for example --vram 24GiB --ram 256GiB");
@@ -82,8 +84,9 @@ async function runLocal(model: string, { vram, ram, ...options }: FitOptions, co
     const cure = "it is for training; leave it out, or leave out --vram and --ram";
     throw new ConfigError(flagOf(command, idle.attributeName()), "acts only without --vram", undefined, cure);
   }
-  const { name, blueprint } = await openModel(model);
-  return planLocalFit(name, blueprint, { ...options, vram, ram });
+  const config = await openSettings(model, { set, verb: "plan fit --vram", read: [] });
+  const opened = config === undefined ? await openModel(model) : { name: model, blueprint: blueprint(config.model) };
+  return planLocalFit(opened.name, opened.blueprint, { ...options, vram, ram });
 }
 
 /** The same job on a device with another memory. */
@@ -102,7 +105,8 @@ function explainFit(job: PlanJob, row: FitRow, options: FitOptions, name: string
   const { recompute, microBatchSize: found } = row;
   const microBatchSize = Math.max(1, found);
   const globalBatchSize = base.globalBatchSize * microBatchSize;
-  const quantity = job.evaluator.explain({ ...base, recompute, microBatchSize, globalBatchSize }, name);
+  const layout = { ...base, recompute, microBatchSize, globalBatchSize };
+  const quantity = explainNumber(job, layout, name === "largest" ? "memory.total" : name, { price: 0 });
   if (options.json === true) printJson(quantity);
   else printQuantity(quantity);
 }

@@ -3,14 +3,7 @@
 import { Option, type Command } from "commander";
 import { blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
-import {
-  findParameter,
-  idleSettings,
-  pathOf,
-  presetNames,
-  type ResolvedConfig,
-  type TrainingConfig,
-} from "../config/index.ts";
+import type { TrainingConfig } from "../config/index.ts";
 import { ConfigError, nearest } from "../core/errors.ts";
 import {
   CALIBRATED_ENGINES,
@@ -32,9 +25,18 @@ import {
   type ZeroStage,
 } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
-import { assignments, checkPartners, collect, integer, number } from "./options.ts";
-import { DEGREES, isRunFile, modelNotes, optionsOf, pinsOf, withPins, type PinnedOptions } from "./plan-settings.ts";
-import { openConfig, runFileName } from "./run-files.ts";
+import { checkPartners, collect, integer, number } from "./options.ts";
+import {
+  DEGREES,
+  isRunFile,
+  openSettings,
+  pinsOf,
+  TRAINING_SETTINGS,
+  trainingNotes,
+  withPins,
+  type PinnedOptions,
+} from "./plan-settings.ts";
+import { runFileName } from "./run-files.ts";
 import { helpOf } from "./setting-option.ts";
 
 export interface JobOptions {
@@ -186,36 +188,20 @@ interface OpenedShape {
   readonly pins: PinnedOptions;
 }
 
-/** Says which settings of --set do not act on a plan. */
-function warnOfIdle(config: ResolvedConfig, set: Readonly<Record<string, unknown>>): void {
-  const read = new Set([...Object.keys(optionsOf(config)), "training.batch_size", "training.seq_len"]);
-  const reasons = new Map(idleSettings(config, "plan").map(({ path, reason }) => [path, reason]));
-  for (const parameter of Object.keys(set).map((key) => findParameter(key))) {
-    const path = pathOf(parameter);
-    const isRead = parameter.section === "model" || read.has(path);
-    const reason = isRead ? reasons.get(path) : "fathom plan does not use it";
-    if (reason !== undefined) process.stderr.write(`warning: --set ${path} changes nothing: ${reason}\n`);
+async function openShape(model: string, set?: readonly string[]): Promise<OpenedShape> {
+  const config = await openSettings(model, { set, verb: "plan", read: TRAINING_SETTINGS });
+  if (config === undefined) {
+    const opened = await openModel(model);
+    const shape = modelShape(opened.blueprint);
+    return { name: opened.name, shape, training: undefined, notes: trainingNotes(opened.model), pins: {} };
   }
-}
-
-async function openShape(model: string, set: readonly string[] = []): Promise<OpenedShape> {
-  if (presetNames().includes(model) || isRunFile(model)) {
-    const changes = assignments(set);
-    const config = await openConfig(model, changes);
-    warnOfIdle(config, changes);
-    return {
-      name: isRunFile(model) ? runFileName(model) : model,
-      shape: modelShape(blueprint(config.model)),
-      training: config.training,
-      notes: modelNotes(config.model),
-      pins: pinsOf(config),
-    };
-  }
-  if (set.length > 0)
-    throw new ConfigError("--set", "must change a preset or a run file", model, "edit the config.json instead");
-  const opened = await openModel(model);
-  const shape = modelShape(opened.blueprint);
-  return { name: opened.name, shape, training: undefined, notes: modelNotes(opened.model), pins: {} };
+  return {
+    name: isRunFile(model) ? runFileName(model) : model,
+    shape: modelShape(blueprint(config.model)),
+    training: config.training,
+    notes: trainingNotes(config.model),
+    pins: pinsOf(config),
+  };
 }
 
 /** @throws ConfigError when no matrix has one of the names. */

@@ -5,7 +5,7 @@ import { ConfigError } from "../core/errors.ts";
 import {
   ASSUMED,
   explainLocal,
-  findRowName,
+  findLabelled,
   ggufMix,
   LOCAL_NAMES,
   planLocal,
@@ -73,8 +73,14 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
   print("tokens/s is a bound: bytes of the chosen experts, the rest and the cache over the memories' bandwidths");
 }
 
+/** Rows by the heads of their columns. */
+const PRINTED: Readonly<Record<string, string>> = {
+  ...{ file: "file.bytes", GPU: "gpu.total", RAM: "ram.weights", "--n-cpu-moe": "cpu_moe.layers" },
+  ...{ "n-cpu-moe": "cpu_moe.layers", limit: "gpu.limit", "tokens/s": "bound.rate", "tokens/s at most": "bound.rate" },
+};
+
 function localNumber(name: string): string {
-  const found = findRowName(LOCAL_NAMES, name);
+  const found = findLabelled(LOCAL_NAMES, PRINTED, name);
   if (found !== undefined) return found;
   throw new ConfigError("--why", "must be a number of the plan", name, `one of ${LOCAL_NAMES.join(", ")}`);
 }

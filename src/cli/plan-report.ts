@@ -1,8 +1,11 @@
 /** How plans are printed: sizes in GB and GiB, times, and where a number comes from. */
 
 import {
+  BILL_NAMES,
   costOf,
   energyOf,
+  explainBill,
+  findLabelled,
   MEMORY_PARTS,
   summarise,
   type Evaluation,
@@ -120,7 +123,7 @@ function printRates({ device, world }: PlanJob, summary: TrainingSummary, price:
   const { mfu, hfu, peakFlopsPerSec, tokensPerDay, tokensPerSecPerDevice, deviceHoursPerTrillion } = summary;
   const peak = `${(peakFlopsPerSec / 1e12).toFixed(0)} TFLOP/s, dense`;
   print(`\nMFU         ${percent(mfu)} of ${peak}, causal; HFU ${percent(hfu)}`);
-  print(`work        ${(summary.flopsPerToken / 1e9).toFixed(2)} GFLOP per token`);
+  print(`FLOPs       ${(summary.flopsPerToken / 1e9).toFixed(2)} GFLOP per token`);
   print(
     `rate        ${tokensPerSecPerDevice.toFixed(0)} tokens/s/device, ${(tokensPerDay / 1e9).toFixed(1)} billion tokens a day`,
   );
@@ -164,6 +167,41 @@ function billOf(
   return { ...usage, ...costOf(usage, price), kwh: energyOf(usage, device)?.kwh };
 }
 
+/** Rows by the words under which a plan prints them, where these are not the rows' own. */
+const PRINTED: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(MEMORY_PARTS.map((part) => [part, `memory.${part}`])),
+  ...{
+    memory: "memory.total",
+    GB: "memory.total",
+    GiB: "memory.total",
+    total: "memory.total",
+    "over by": "memory.over",
+  },
+  ...{ limit: "memory.limit", "may be planned": "memory.limit", efficiency: "compute_share" },
+  ...{ step: "time.step", "step s": "time.step", work: "time.work", bubble: "time.bubble" },
+  ...{ FLOPs: "flops.training", "GFLOP/token": "flops.training", "GFLOP per token": "flops.training" },
+  ...{ rate: "run.device_rate", "tokens/s/device": "run.device_rate", "tokens/s": "run.rate" },
+  ...{ "tokens a day": "run.tokens_per_day", "billion tokens a day": "run.tokens_per_day" },
+  ...{ kWh: "bill.energy", $: "bill.cost", "$ a million tokens": "bill.cost_per_million", days: "bill.seconds" },
+  ...{ "whole run": "bill.seconds", "10¹² tokens": "bill.seconds" },
+};
+
+/**
+ * Where a number of a plan comes from, by its row, words of it or what it is printed under.
+ * @throws ConfigError for a name that the plan does not have.
+ */
+export function explainNumber(
+  { evaluator, device, world }: Pick<PlanJob, "evaluator" | "device" | "world">,
+  layout: Evaluation["layout"],
+  name: string,
+  { price, tokens = 1e12 }: { readonly price: number; readonly tokens?: number },
+): Quantity {
+  const billed = findLabelled(BILL_NAMES, PRINTED, name);
+  if (billed === undefined || !BILL_NAMES.includes(billed)) return evaluator.explain(layout, billed ?? name);
+  const usage = { devices: world, tokens, rate: evaluator.explain(layout, "run.rate") };
+  return explainBill(billed, usage, device, price);
+}
+
 /** An evaluated layout for JSON. */
 export function evaluationJson(job: PlanJob, evaluation: Evaluation, price: number, tokens?: number): object {
   const summary = summarise(job.evaluator, evaluation);
@@ -179,21 +217,27 @@ export function headJson({ name, device, world, globalBatchSize, seqLen, evaluat
   });
 }
 
-/** A number, then what it was computed from; a name that was shown before is not opened again. */
+/** A number, then what it was computed from; what was shown before is not opened again. */
 export function printQuantity(quantity: Quantity): void {
   const shown = new Set<string>();
   const walk = ({ name, value, unit, formula, meaning, source, inputs }: Quantity, depth: number): void => {
     const indent = "  ".repeat(depth);
-    const unitText = unit === "" ? "" : ` ${unit}`;
-    const again = shown.has(name);
-    shown.add(name);
-    const amount = unit === "bytes" ? `${value} bytes = ${size(value)}` : `${Number(value.toPrecision(9))}${unitText}`;
-    print(`${indent}${name} = ${amount}${again ? "  (see above)" : `  — ${meaning}`}`);
+    // Two runs that are compared have the same names with other values.
+    const key = [name, value, ...inputs.map((input) => input.value)].join(" ");
+    const again = shown.has(key);
+    shown.add(key);
+    print(`${indent}${name} = ${amountText(value, unit)}${again ? "  (see above)" : `  — ${meaning}`}`);
     if (again) return;
     if (formula !== undefined) print(`${indent}  = ${formula}${source === undefined ? "" : `   [${source}]`}`);
     for (const input of inputs) walk(input, depth + 1);
   };
   walk(quantity, 0);
+}
+
+/** Bytes to the last one and, from a megabyte on, in GB and GiB. */
+function amountText(value: number, unit: string): string {
+  if (unit !== "bytes") return `${Number(value.toPrecision(9))}${unit === "" ? "" : ` ${unit}`}`;
+  return Math.abs(value) < 1e6 ? `${value} bytes` : `${value} bytes = ${size(value)}`;
 }
 
 export function printLedger(lines: readonly LedgerLine[]): void {

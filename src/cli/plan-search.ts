@@ -16,12 +16,20 @@ import type { JobOptions, PlanJob } from "./plan-job.ts";
 /** The search over what is not given. */
 export function searchJob(job: PlanJob, options: JobOptions & { top?: number; exhaustive?: boolean }): SearchResult {
   const { world, globalBatchSize, seqLen, evaluator } = job;
+  checkVirtual(options);
   return searchLayouts(evaluator, {
     ...{ world, globalBatchSize, seqLen, grid: gridOf(options) },
     ...{ keep: options.top ?? 1, prune: options.exhaustive !== true },
     ...(options.schedule === undefined ? {} : { schedule: options.schedule }),
     ...(options.dp === undefined ? {} : { dp: options.dp }),
   });
+}
+
+/** @throws ConfigError for virtual stages in a schedule without them. */
+function checkVirtual({ vp = 1, schedule = "interleaved" }: JobOptions): void {
+  if (vp === 1 || schedule === "interleaved" || schedule === "1f1b") return;
+  const cure = "leave one of them out: virtual stages are interleaved";
+  throw new ConfigError("--vp", `must be 1 with --schedule ${schedule}`, vp, cure);
 }
 
 function gridOf({ tp, pp, vp, cp, ep, etp, zero, recompute, microBatch }: JobOptions): SearchGrid {

@@ -28,6 +28,34 @@ const serve = (...options: string[]) =>
     .parseAsync(["deepseek-v3", "--gpus", "16xH200", ...options], { from: "user" });
 
 describe("plan serve", () => {
+  it("explains what it prints under its own words, the bound too", async () => {
+    const explained = async (why: string): Promise<{ name: string; value: number }> => {
+      const lines = printed();
+      await serve("--batch", "64", "--json", "--why", why);
+      return JSON.parse(lines.join("")) as { name: string; value: number };
+    };
+    const labels = ["total", "decode", "time a token", "memory", "math", "links", "prefill", "tokens/s", "limit"];
+    for (const label of [...labels, "tokens/s a device", "prefill tokens/s", "J a token", "$ a million tokens"]) {
+      expect(await explained(label)).toMatchObject({ value: expect.any(Number) as number });
+    }
+    const [decode, bound] = [await explained("decode"), await explained("bound")];
+    expect([decode.name, bound.name]).toEqual(["decode.tpot", "decode.tpot"]);
+    expect(bound.value).toBeLessThan(decode.value);
+    expect((await explained("bound math")).value).toBeLessThan((await explained("math")).value);
+    expect(JSON.stringify(await explained("math"))).toContain('"moe.flops.experts"');
+  });
+
+  it("takes settings of a preset, and says which of them it does not use", async () => {
+    const lines = printed();
+    const warned = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    await serve("--batch", "64", "--set", "n_layers=30", "--set", "lr=1e-4", "--json");
+    const { chosen } = JSON.parse(lines.join("")) as { chosen: { kv_token_bytes: number } };
+    expect(chosen.kv_token_bytes).toBe(30 * 576 * 2);
+    expect(warned.mock.calls.join("")).toBe(
+      "warning: --set training.lr changes nothing: fathom plan serve does not use it\n",
+    );
+  });
+
   it("takes model, devices, margin and cache of a run file, and options before them", async () => {
     const folder = mkdtempSync(join(tmpdir(), "fathom-serve-"));
     try {
@@ -53,10 +81,7 @@ describe("plan serve", () => {
     }
   });
 
-  it("says that V3.2 is planned as dense, and that devices must be given", async () => {
-    const lines = printed();
-    await serveCommand().parseAsync(["deepseek-v3.2", "--gpus", "16xH200"], { from: "user" });
-    expect(lines.join("")).toMatch(/note: planned as dense attention/);
+  it("needs devices", async () => {
     await expect(serveCommand().parseAsync(["deepseek-v3"], { from: "user" })).rejects.toThrow(/--gpus: must be given/);
   });
 

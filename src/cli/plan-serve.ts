@@ -3,7 +3,6 @@
 import { Command } from "commander";
 import { blueprint, type Blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
-import type { ModelConfig } from "../config/index.ts";
 import {
   ASSUMED,
   BILL_NAMES,
@@ -13,7 +12,7 @@ import {
   costOf,
   energyOf,
   explainBill,
-  findRowName,
+  findLabelled,
   KV_FORMATS,
   largestBatch,
   modelShape,
@@ -30,11 +29,11 @@ import {
 } from "../planner/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { userDevice } from "./hardware-file.ts";
-import { checkPartners, integer, number } from "./options.ts";
+import { checkPartners, collect, integer, number } from "./options.ts";
 import { print, printJson, size, snake } from "./output.ts";
 import { printQuantity } from "./plan-report.ts";
-import { isRunFile, modelNotes, neededGpus, pinsOf, withPins } from "./plan-settings.ts";
-import { openConfig, runFileName } from "./run-files.ts";
+import { isRunFile, neededGpus, openSettings, pinsOf, withPins } from "./plan-settings.ts";
+import { runFileName } from "./run-files.ts";
 import { helpOf } from "./setting-option.ts";
 import { formatTable } from "./table.ts";
 
@@ -57,6 +56,7 @@ interface ServeOptions {
   readonly margin: number;
   readonly price: number;
   readonly hardware?: string;
+  readonly set?: string[];
   readonly why?: string;
   readonly json?: boolean;
 }
@@ -85,7 +85,8 @@ export function serveCommand(): Command {
     .option("--margin <share>", helpOf("hardware.memory_margin"), number("--margin", 0.01, 1), ASSUMED.memoryMargin)
     .option("--price <amount>", "assumed price of a device for an hour, in $", number("--price", 0), 2)
     .option("--hardware <file>", "hardware file with rows of your own")
-    .option("--why <number>", "print where a number comes from, for example decode.step or cost")
+    .option("--set <key=value>", "another setting of a preset; may be given several times", collect)
+    .option("--why <number>", "print where a number comes from, for example decode.step, bound or cost")
     .option("--json", "one JSON document on stdout")
     .action(serve);
 }
@@ -93,22 +94,26 @@ export function serveCommand(): Command {
 /** A model to serve, with the options that its run file stands for. */
 interface OpenedForServing {
   readonly name: string;
-  readonly model: ModelConfig;
   readonly blueprint: Blueprint;
   readonly options: ServeOptions;
 }
 
+/** Settings besides the model's that `plan serve` reads. */
+const READ = [
+  ...["hardware.device", "hardware.devices", "hardware.memory_margin"],
+  ...["parallel.tp", "quantization.kv_cache_dtype"],
+];
+
 async function openForServing(name: string, options: ServeOptions, command: Command): Promise<OpenedForServing> {
-  if (!isRunFile(name)) return { ...(await openModel(name)), options };
-  const config = await openConfig(name);
+  const config = await openSettings(name, { set: options.set, verb: "plan serve", read: READ });
+  if (config === undefined) return { ...(await openModel(name)), options };
   const { gpus, margin, tp } = pinsOf(config);
   const kv = config.why["quantization.kv_cache_dtype"]!.startsWith("given")
     ? config.quantization.kvCacheDtype
     : undefined;
   const pins = Object.entries({ gpus, margin, tp, kv }).filter(([, value]) => value !== undefined);
   return {
-    name: runFileName(name),
-    model: config.model,
+    name: isRunFile(name) ? runFileName(name) : name,
     blueprint: blueprint(config.model),
     options: withPins(options, Object.fromEntries(pins), command),
   };
@@ -117,6 +122,9 @@ async function openForServing(name: string, options: ServeOptions, command: Comm
 async function serve(name: string, given: ServeOptions, command: Command): Promise<void> {
   checkPartners(command, { acceptance: "drafts" });
   const opened = await openForServing(name, given, command);
+  if (opened.blueprint.model.architecture === "encoder") {
+    throw new ConfigError("plan serve", "must be a decoder, which writes text", name, "fathom plan plans its training");
+  }
   const { options } = opened;
   const { count, name: deviceName } = parseGpus(neededGpus(options.gpus));
   const device = await userDevice(deviceName, options.hardware);
@@ -126,15 +134,18 @@ async function serve(name: string, given: ServeOptions, command: Command): Promi
   if (chosen === undefined || !chosen.fits || !chosen.keepsSlo) process.exitCode = NOTHING_FITS;
   const curve = batchCurve(shape, device, settings);
   if (options.why !== undefined) {
-    const { plan } = chosen ?? curve[0]!;
-    return explainNumber(plan, options.why, (name) => explainCost(name, plan, device, { count, ...options }), options);
+    const { plan, batch } = chosen ?? curve[0]!;
+    const atPeak = planInference(shape, device, { ...settings, ...BOUND, batch });
+    const explained = explainNumber(options.why, plan, atPeak, (name) =>
+      explainCost(name, plan, device, { count, ...options }),
+    );
+    return options.json === true ? printJson(explained) : printQuantity(explained);
   }
   const bound = chosen && planInference(shape, device, { ...settings, ...BOUND, batch: chosen.batch });
   const bill = chosen && billOf(chosen.plan, device, count, options.price);
   if (options.json === true) {
     return printJson({
       ...{ model: opened.name, device: device.name, devices: count, margin: options.margin },
-      notes: modelNotes(opened.model),
       chosen: chosen === undefined ? null : pointJson(chosen),
       bound: bound === undefined ? null : planJson(bound),
       bill: bill === undefined ? null : snake(bill),
@@ -145,7 +156,6 @@ async function serve(name: string, given: ServeOptions, command: Command): Promi
     `${opened.name} on ${count} × ${device.title}, tp ${options.tp}, ${options.weights} weights, ${options.kv} cache`,
   );
   print(`${options.context} tokens of context; ${options.margin} of ${size(device.memoryBytes)} may be used`);
-  for (const note of modelNotes(opened.model)) print(`note: ${note}`);
   print(curveTable(curve, settings.slo !== undefined));
   if (chosen === undefined) return print(noBatch(curve[0]!, settings.slo !== undefined));
   if (!chosen.fits || !chosen.keepsSlo) print(failureOf(chosen));
@@ -260,21 +270,37 @@ function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bi
   );
 }
 
-/** @param cost - explains a number of the bill. */
+/** Rows by the words under which they are printed. */
+const PRINTED: Readonly<Record<string, string>> = {
+  ...{ memory: "memory.total", total: "memory.total", limit: "memory.limit", "may be used": "memory.limit" },
+  ...{ decode: "decode.tpot", "time a token": "decode.tpot", step: "decode.step", math: "decode.math" },
+  ...{ links: "decode.comm", "tokens/s": "decode.all", "tokens/s a device": "decode.rate", prefill: "prefill.ttft" },
+  ...{
+    "first token": "prefill.ttft",
+    "prefill tokens/s": "prefill.rate",
+    "$ a million tokens": "bill.cost_per_million",
+  },
+  ...{ "J a token": "bill.joules_per_token" },
+};
+
+/**
+ * `bound` and `bound decode.math` are numbers of the plan with every peak reached.
+ * @param cost - explains a number of the bill.
+ */
 function explainNumber(
-  plan: InferencePlan,
   name: string,
+  plan: InferencePlan,
+  bound: InferencePlan,
   cost: (name: string) => Quantity,
-  { json = false }: ServeOptions,
-): void {
-  const names = [...plan.names, ...BILL_NAMES];
-  const found = findRowName(names, name);
-  if (found === undefined) {
+): Quantity {
+  const [, ofBound] = /^bound\b[ .]?(.*)$/i.exec(name) ?? [];
+  const names = ofBound === undefined ? [...plan.names, ...BILL_NAMES] : bound.names;
+  const found = findLabelled(names, PRINTED, ofBound === "" ? "decode" : (ofBound ?? name));
+  if (found === undefined || !names.includes(found)) {
     throw new ConfigError("--why", "must be a number of the plan", name, `one of ${names.join(", ")}`);
   }
-  const quantity = plan.names.includes(found) ? plan.explain(found) : cost(found);
-  if (json) printJson(quantity);
-  else printQuantity(quantity);
+  if (ofBound !== undefined) return bound.explain(found);
+  return plan.names.includes(found) ? plan.explain(found) : cost(found);
 }
 
 /** The bill of a million tokens written. */

@@ -58,6 +58,10 @@ describe("fathom plan", () => {
     await expect(plan(...V3, "--ep", "3")).rejects.toThrow(/identity "expert-world"/);
     await expect(plan("deepseek-v3", "--gpus", "8xA100", "--precision", "fp8")).rejects.toThrow(/must have fp8/);
     await expect(plan("deepseek-v4", "--gpus", "8xA100")).rejects.toThrow(/did you mean/i);
+    await expect(plan(...V3, "--vp", "2", "--schedule", "dualpipe")).rejects.toThrow(
+      /--vp: must be 1 with --schedule dualpipe, got 2/,
+    );
+    await expect(plan("serve", "bert-base", "--gpus", "8x4090")).rejects.toThrow(/must be a decoder/);
   });
 
   test("explains a number down to its inputs", async () => {
@@ -65,6 +69,44 @@ describe("fathom plan", () => {
     expect(text).toMatch(/^memory\.activations = \d+ bytes/);
     expect(text).toMatch(/moe\.act\.q = \d+ bytes/);
     expect(text).toMatch(/= activation_bytes \* \(?moe\.heads \* \(moe\.nope \+ moe\.rope\)\)? \* tokens \/ tp/);
+  });
+
+  test("explains every number under the words beside which it stands", async () => {
+    const words = [..."--tp 1 --pp 16 --cp 1 --ep 64 --zero 1 --micro-batch 1 --recompute full".split(" ")];
+    const { text } = await plan(...V3, ...words, "--top", "1", "--tokens", "14.8T");
+    const labels = [...text.matchAll(/^ {2}([a-z][a-z ]*?) +[\d.]+ (?:[GM]B|s)/gm)].map(([, label]) => label!);
+    expect(labels.length).toBeGreaterThan(8);
+    const units = [
+      "step s",
+      "GB",
+      "MFU",
+      "HFU",
+      "FLOPs",
+      "rate",
+      "tokens/s/device",
+      "tokens a day",
+      "device-hours",
+      "$",
+    ];
+    const others = ["$ a million tokens", "kWh", "days", "whole run", "may be planned", "efficiency", "bubble"];
+    for (const label of [...labels, ...units, ...others]) {
+      const why = (await plan(...V3, ...words, "--top", "1", "--json", "--why", label)).text;
+      expect(JSON.parse(why)).toMatchObject({ value: expect.any(Number) as number });
+    }
+    const share = JSON.parse((await plan(...V3, ...words, "--json", "--why", "efficiency")).text) as { value: number };
+    expect(text).toContain(`${(100 * share.value).toFixed(1)} % of the dense fp8 peak`);
+  });
+
+  test("compares two models number by number, each with its derivation", async () => {
+    const words = ["compare", "deepseek-v2-lite", "deepseek-v2", "--gpus", "64xH100", "--why", "mfu", "--json"];
+    const { plans } = JSON.parse((await plan(...words)).text) as {
+      plans: { model: string; why: { name: string; inputs: unknown[] } }[];
+    };
+    expect(plans.map(({ model, why }) => [model, why.name])).toEqual([
+      ["deepseek-v2-lite", "run.mfu"],
+      ["deepseek-v2", "run.mfu"],
+    ]);
+    expect(plans.every(({ why }) => why.inputs.length === 3)).toBe(true);
   });
 
   test("explains the rates that it prints", async () => {
@@ -190,7 +232,9 @@ describe("assumptions and notes", () => {
     const { text } = await plan("deepseek-v2-lite", "--gpus", "64xV100");
     expect(text).toMatch(/dense fp16 peak/);
     expect(text).toMatch(/note +.* has no bf16: products are planned at its fp16 peak/);
-    expect((await plan("deepseek-v3.2", "--gpus", "2048xH800")).text).toMatch(/planned as dense attention.* 2048 keys/);
+    expect((await plan("deepseek-v3.2", "--gpus", "2048xH800")).text).toMatch(
+      /note +attention is planned as dense, with the indexer's own work: .* 2048 keys/,
+    );
     await expect(plan("deepseek-v4-flash", "--gpus", "8xH800")).rejects.toThrow(
       /compressed sparse attention .*cannot be planned yet/,
     );
@@ -303,7 +347,6 @@ test.each([
     ["fit", "nano", "--vram", "8GiB", "--ram", "8GiB", "--tp", "2"],
     "--tp: acts only without --vram; it is for training",
   ],
-  [["fit", "nano", "--vram", "8GiB", "--ram", "8GiB", "--set", "dim=64"], "--set: acts only without --vram"],
   [["serve", "nano", "--gpus", "1xH100", "--acceptance", "0.9"], "--acceptance: acts only with --drafts"],
 ])("an option without what it acts with is refused: plan %j", async (words, message) => {
   await expect(plan(...words)).rejects.toThrow(message);

@@ -2,14 +2,7 @@
 
 import { Command, Option } from "commander";
 import { ConfigError } from "../core/errors.ts";
-import {
-  BILL_NAMES,
-  explainBill,
-  findRowName,
-  memoryLedger,
-  type Evaluation,
-  type SearchResult,
-} from "../planner/index.ts";
+import { memoryLedger, type Evaluation, type SearchResult } from "../planner/index.ts";
 import { checkPartners, integer, number } from "./options.ts";
 import { print, printJson, size, snake } from "./output.ts";
 import { assumptionsCommand } from "./plan-assumptions.ts";
@@ -21,6 +14,7 @@ import { fitCommand } from "./plan-fit.ts";
 import { openJob, withSearchOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import {
   evaluationJson,
+  explainNumber,
   headJson,
   printBest,
   printCounts,
@@ -106,9 +100,7 @@ function explain(
   name: string,
   { price, tokens = 1e12, json = false }: PlanOptions,
 ): void {
-  const billed = findRowName(BILL_NAMES, name);
-  const usage = { devices: world, tokens, rate: evaluator.explain(layout, "run.rate") };
-  const quantity = billed === undefined ? evaluator.explain(layout, name) : explainBill(billed, usage, device, price);
+  const quantity = explainNumber({ evaluator, device, world }, layout, name, { price, tokens });
   if (json) printJson(quantity);
   else printQuantity(quantity);
 }

@@ -114,7 +114,11 @@ function setVocabulary(settings: Settings, facts: GgufFacts): void {
   settings.tieEmbeddings = facts.shapeOf("output.weight") === undefined;
 }
 
-function setRouting(settings: Settings, { metadata }: GgufFacts, arch: string): void {
+function setRouting(settings: Settings, { file, metadata }: GgufFacts, arch: string): void {
+  const experts = settings.nRoutedExperts;
+  if (arch === "llama" && experts !== undefined && experts !== 0) {
+    throw new ConfigError(`${file} llama.expert_count`, "must be 0: experts of other families are not known", experts);
+  }
   if (settings.nRoutedExperts === undefined || settings.nRoutedExperts === 0) {
     Object.assign(settings, { nRoutedExperts: 0, nActivatedExperts: 0, nSharedExperts: 0 });
     settings.nDenseLayers = settings.nLayers;
@@ -123,6 +127,11 @@ function setRouting(settings: Settings, { metadata }: GgufFacts, arch: string): 
   settings.nSharedExperts ??= 0;
   settings.nDenseLayers ??= 0;
   settings.routeScale ??= 1;
+  if (arch === "deepseek") {
+    // Softmax without normalisation whatever the keys say, as its loader has it.
+    Object.assign(settings, ARCHITECTURES.deepseek);
+    return;
+  }
   const gating = metadata.get(`${arch}.${MODEL_ROWS.scoreFunc.aliases.gguf}`);
   const scoreFunc = Object.entries(GGUF_GATING).find(([, number]) => number === gating)?.[0];
   settings.scoreFunc = gating === undefined ? "softmax" : (scoreFunc ?? gating);

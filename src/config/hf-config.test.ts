@@ -214,6 +214,50 @@ describe("what cannot be read is refused", () => {
         "config.json quantization_config.config_groups.group_0.input_activations: must be null: only weights are int8 here, got {"num_bits":8}",
       ]
     `);
+  });
+
+  test("int8 whose scales are of rows or of groups of columns is read, and no other", () => {
+    const weights = (change: object) => ({
+      ...v3,
+      dtype: "bfloat16",
+      quantization_config: {
+        ...int8Format(),
+        config_groups: { group_0: { targets: ["Linear"], weights: { num_bits: 8, ...change } } },
+      },
+    });
+    for (const change of [
+      { strategy: "channel" },
+      { strategy: "CHANNEL", symmetric: true, dynamic: false },
+      { strategy: "group", group_size: 128 },
+      { strategy: "group", group_size: 32, actorder: "weight" },
+      { group_size: 128 },
+      { group_size: -1 },
+    ]) {
+      expect(read(weights(change)).dtype).toBe("bf16");
+    }
+    const others = [
+      { strategy: "tensor" },
+      { strategy: "block", block_structure: [128, 128] },
+      { strategy: "token" },
+      { strategy: "tensor_group", group_size: 16 },
+      {},
+      { strategy: "group", group_size: 128, actorder: "group" },
+      { strategy: "channel", symmetric: false },
+    ];
+    expect(others.map((change) => message(weights(change)))).toMatchInlineSnapshot(`
+      [
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "tensor"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "block"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "token"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "tensor_group"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "tensor"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.actorder: must be null or weight: groups are of columns side by side, got "group"",
+        "config.json quantization_config.config_groups.group_0.weights.symmetric: must be true, got false",
+      ]
+    `);
+  });
+
+  test("fp8 in other blocks", () => {
     const quantization_config = { quant_method: "fp8", weight_block_size: [64, 64] };
     expect(message({ ...v3, quantization_config })).toMatchInlineSnapshot(
       `"config.json quantization_config.weight_block_size: must be [128, 128], got [64, 64]"`,

@@ -22,7 +22,10 @@ export function fp8Format({ dtype, scaleFmt }: ModelConfig): Json | undefined {
 
 /** Matrices that stay as they are: head, routers, MTP projections and the weights of an indexer's heads. */
 const INT8_IGNORED = ["lm_head", "re:.*mlp\\.gate$", "re:.*eh_proj$", "re:.*weights_proj$"];
-const INT8_WEIGHTS = { num_bits: 8, type: "int", symmetric: true, strategy: "channel", dynamic: false } as const;
+/** What int8 weights must be, and are where a key is absent. */
+const INT8_WEIGHTS = { num_bits: 8, type: "int", symmetric: true, dynamic: false } as const;
+/** Which values share a scale: those of a row, or of a group of columns of a row. */
+const INT8_STRATEGIES: ReadonlySet<unknown> = new Set(["channel", "group"]);
 const INT8_METHOD = "compressed-tensors";
 const INT8_FORMAT = "int-quantized";
 
@@ -31,7 +34,8 @@ const INT8_FORMAT = "int-quantized";
  * **Source:** vllm-project/compressed-tensors quant_config.py, quant_args.py.
  */
 export function int8Format(): Json {
-  const group = { targets: ["Linear"], weights: INT8_WEIGHTS, input_activations: null, output_activations: null };
+  const weights = { ...INT8_WEIGHTS, strategy: "channel" };
+  const group = { targets: ["Linear"], weights, input_activations: null, output_activations: null };
   return {
     quant_method: INT8_METHOD,
     format: INT8_FORMAT,
@@ -69,14 +73,34 @@ function readInt8({ format, config_groups: groups }: Json): Partial<ModelSetting
   if (all.length === 0) throw refusal("config_groups", "must say how weights are quantised", groups);
   for (const [name, { weights, input_activations: activations = null }] of all) {
     const place = `config_groups.${name}`;
-    for (const [key, due] of Object.entries(INT8_WEIGHTS)) {
-      const value = (Object(weights) as Json)[key] ?? (key === "dynamic" ? false : undefined);
-      if (value !== due) throw refusal(`${place}.weights.${key}`, `must be ${JSON.stringify(due)}`, value);
-    }
+    checkInt8Weights(Object(weights) as Json, `${place}.weights`);
     if (activations === null) continue;
     throw refusal(`${place}.input_activations`, "must be null: only weights are int8 here", activations);
   }
   return {};
+}
+
+function checkInt8Weights(weights: Json, place: string): void {
+  for (const [key, due] of Object.entries(INT8_WEIGHTS)) {
+    const value = weights[key] ?? due;
+    if (value !== due) throw refusal(`${place}.${key}`, `must be ${JSON.stringify(due)}`, value);
+  }
+  const strategy = strategyOf(weights);
+  if (!INT8_STRATEGIES.has(strategy)) {
+    const rule = "must be channel or group: a scale for each row, or for each group of columns of a row";
+    throw refusal(`${place}.strategy`, rule, strategy, "take the checkpoint that it was made from");
+  }
+  const order = weights.actorder ?? false;
+  if (order === false || order === "weight" || order === "static") return;
+  throw refusal(`${place}.actorder`, "must be null or weight: groups are of columns side by side", order);
+}
+
+/** What an absent strategy means to compressed-tensors. */
+function strategyOf({ strategy, group_size: size }: Json): unknown {
+  if (strategy !== undefined && strategy !== null)
+    return typeof strategy === "string" ? strategy.toLowerCase() : strategy;
+  if (size === undefined || size === null) return "tensor";
+  return size === -1 ? "channel" : "group";
 }
 
 function refusal(key: string, rule: string, got: unknown, cure?: string): ConfigError {

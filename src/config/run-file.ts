@@ -65,26 +65,48 @@ function basesOf(value: unknown, place: string): string[] {
 
 function parse(text: string, file: string): Parsed {
   if (text.length > MAX_CHARACTERS) {
-    throw new FormatError(file, `must have at most ${MAX_CHARACTERS} characters`, { got: text.length });
+    const options = { got: text.length, cure: "split it with extends" };
+    throw new FormatError(file, `must have at most ${MAX_CHARACTERS} characters`, options);
   }
   if (isJson(file)) checkJson(text, file);
   const lines = new LineCounter();
   const document = parseTree(text, file, lines);
   const [problem] = [...document.errors, ...document.warnings];
   if (problem !== undefined) {
-    const what = problem.message.split(/ at line |\n/)[0]!;
-    const cure = problem.code === "TAB_AS_INDENT" ? { cure: "indent with spaces" } : {};
-    throw new FormatError(at(file, lines, problem.pos[0]), `must be ${isJson(file) ? "JSON" : "YAML"} (${what})`, cure);
+    const { rule, cure = "correct it there" } = PROBLEMS[problem.code] ?? {};
+    const what = problem.message.split(/ at line |[:;]? ?\n/)[0]!;
+    const place = at(file, lines, problem.pos[0]);
+    const got = lineAt(text, problem.pos[0]);
+    throw new FormatError(place, rule ?? `must be ${isJson(file) ? "JSON" : "YAML"} (${what})`, { got, cure });
   }
   refuseIndirection(document, file, lines);
   return { document, lines };
+}
+
+const DEPTH = { rule: "must not nest so deep", cure: "settings nest two levels deep" };
+
+/** What the parser's complaints mean here, and what to do. */
+const PROBLEMS: Readonly<Record<string, { readonly rule?: string; readonly cure: string }>> = {
+  TAB_AS_INDENT: { cure: "indent with spaces" },
+  DUPLICATE_KEY: { cure: "write each setting once" },
+  MULTIPLE_DOCS: { rule: "must be one document", cure: "one file for each, with extends" },
+  TAG_RESOLVE_FAILED: { rule: "must not use tags", cure: "write the plain value" },
+  RESOURCE_EXHAUSTION: DEPTH,
+};
+
+const SHOWN_CHARACTERS = 40;
+
+/** The line of a place, cut to what a message can show. */
+function lineAt(text: string, offset: number): string {
+  const line = text.slice(text.lastIndexOf("\n", offset - 1) + 1).split("\n", 1)[0]!;
+  return line.length <= SHOWN_CHARACTERS ? line : `${line.slice(0, SHOWN_CHARACTERS)}…`;
 }
 
 function parseTree(text: string, file: string, lines: LineCounter): Document.Parsed {
   try {
     return parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
   } catch (error) {
-    if (error instanceof RangeError) throw new FormatError(file, "must not nest so deep");
+    if (error instanceof RangeError) throw new FormatError(file, DEPTH.rule, { cure: DEPTH.cure });
     throw error;
   }
 }
@@ -98,7 +120,7 @@ function checkJson(text: string, file: string): void {
   try {
     JSON.parse(text);
   } catch (cause) {
-    throw new FormatError(file, `must be JSON (${(cause as Error).message})`);
+    throw new FormatError(file, `must be JSON (${(cause as Error).message})`, { cure: "correct it there" });
   }
 }
 
@@ -111,7 +133,8 @@ function refuseIndirection(document: Document.Parsed, file: string, lines: LineC
     if (isAlias(node) || anchor !== undefined) {
       throw new FormatError(place, "must not use anchors and aliases", { cure: "write the value out, or use extends" });
     }
-    if (tag !== undefined) throw new FormatError(place, "must not use tags", { got: tag });
+    if (tag !== undefined)
+      throw new FormatError(place, "must not use tags", { got: tag, cure: "write the plain value" });
   });
 }
 

@@ -35,10 +35,11 @@ export function parseObject(text: string, file: string): Readonly<Record<string,
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new FormatError(file, `must be JSON (${(cause as Error).message})`);
+    throw new FormatError(file, `must be JSON (${(cause as Error).message})`, { cure: "correct it there" });
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw new FormatError(file, "must be a JSON object");
+  const got = value === null ? "null" : Array.isArray(value) ? "a list" : typeof value;
+  throw new FormatError(file, "must be a JSON object", { got, cure: 'begin with {, for example {"dim": 64}' });
 }
 
 /** One line per value with its reason, in the order of the rows, derived numbers at the end of their section. */

@@ -1,12 +1,20 @@
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { ConversionFolder, differences, modelOf, SMALL_V4 } from "../../test/helpers/conversion.ts";
+import {
+  ConversionFolder,
+  differences,
+  modelOf,
+  rawTensors,
+  SMALL_V4,
+  writeRaw,
+} from "../../test/helpers/conversion.ts";
 import { diesAfter, fullAfter } from "../../test/helpers/failing-files.ts";
 import { plainValues, writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { openModel } from "../blueprint/node.ts";
 import { fromBf16Bits, toBf16Bits } from "../core/dtype.ts";
-import { fromF16Bits, toF16Bits } from "../core/float-formats.ts";
+import { fromE4m3Bits, fromF16Bits, toF16Bits } from "../core/float-formats.ts";
+import { encodeFp8Rows } from "../core/index.ts";
 import { writeSafetensors, type FilePort } from "../formats/index.ts";
 import { nodeFiles, openGguf } from "../formats/node.ts";
 import { planConversion, verifyConversion } from "./node.ts";
@@ -142,19 +150,40 @@ describe("GGUF", () => {
       const [before, after] = [await plainValues(from), await plainValues(inFolder(`${name}-from-gguf`))];
       const main = [...before].filter(([own]) => !own.startsWith("model.layers.2."));
       expect(differences(after, new Map(main))).toEqual([]);
+      const tokenizer = fs.readFileSync(inFolder(`${name}-from-gguf`, "tokenizer_config.json"), "utf8");
+      expect(JSON.parse(tokenizer)).toHaveProperty("tokenizer_class", "PreTrainedTokenizerFast");
     },
   );
 
-  test("queries and keys of llama are written in neighbouring pairs", async () => {
-    const from = await source("llama");
-    await convert(from, "pairs.gguf", "f32");
-    const gguf = await openGguf(inFolder("pairs.gguf"));
-    const rows = new Float32Array((await gguf.read("blk.0.attn_k.weight")).slice().buffer);
+  /** The values of a tensor, f32 or not, as [rows][columns]. */
+  async function ggufRows(file: string, name: string, columns: number): Promise<number[][]> {
+    const gguf = await openGguf(inFolder(file));
+    const values = [...new Float32Array((await gguf.read(name)).slice().buffer)];
     await gguf.close();
-    const k = (await plainValues(from)).get("model.layers.0.self_attn.k_proj.weight")!;
-    const row = (n: number): number[] => [...k.subarray(n * 160, (n + 1) * 160)];
-    const at = (n: number): number[] => [...rows.subarray(n * 160, (n + 1) * 160)];
-    expect([at(0), at(1), at(2), at(41)]).toEqual([row(0), row(20), row(1), row(60)]);
+    return Array.from({ length: values.length / columns }, (_, row) =>
+      values.slice(row * columns, (row + 1) * columns),
+    );
+  }
+
+  test.each(["llama", "moe"])("queries and keys of %s are written in neighbouring pairs", async (name) => {
+    const from = await source(name);
+    await convert(from, `pairs-${name}.gguf`, "f32");
+    for (const [own, key] of [
+      ["k", "k_proj"],
+      ["q", "q_proj"],
+    ] as const) {
+      const rows = await ggufRows(`pairs-${name}.gguf`, `blk.0.attn_${own}.weight`, 160);
+      const values = (await plainValues(from)).get(`model.layers.0.self_attn.${key}.weight`)!;
+      const row = (n: number): number[] => [...values.subarray(n * 160, (n + 1) * 160)];
+      expect([rows[0], rows[1], rows[2], rows[41]]).toEqual([row(0), row(20), row(1), row(60)]);
+    }
+  });
+
+  test("queries of deepseek2 stay in their order", async () => {
+    const from = await source("v2-direct-q");
+    await convert(from, "ordered.gguf", "f32");
+    const rows = await ggufRows("ordered.gguf", "blk.0.attn_q.weight", 32);
+    expect(rows.flat()).toEqual([...(await plainValues(from)).get("model.layers.0.self_attn.q_proj.weight")!]);
   });
 
   test("keys that llama.cpp needs, the token list as long as the embedding, norms and router in f32", async () => {
@@ -350,11 +379,23 @@ describe("interruptions and small disks", () => {
     );
   });
 
+  test("nor is one of a model that has other settings by now", async () => {
+    const from = inFolder("changing");
+    await writeRandomFolder(from, modelOf("tiny"));
+    await failure(convert(from, "changed-model", "f32", {}, { files: diesAfter(nodeFiles, 40), freeBytes: plenty }));
+    const file = path.join(from, "config.json");
+    fs.writeFileSync(
+      file,
+      fs.readFileSync(file, "utf8").replace('"rms_norm_eps": 0.000001', '"rms_norm_eps": 0.00001'),
+    );
+    expect(await failure(convert(from, "changed-model", "f32"))).toContain("must have no other unfinished conversion");
+  });
+
   test("too small a disk is said before anything is written, a full one leaves no target", async () => {
     const from = await source("tiny");
     const small = { files: nodeFiles, freeBytes: () => Promise.resolve(1000) };
     expect(await failure(convert(from, "no-room", "f32", {}, small))).toMatchInlineSnapshot(
-      `"IoError: : must have 17094619 bytes (16.3 MiB) free, of which 16777216 bytes (16.0 MiB) are for headers and the file system, not 1000 bytes (0.0 MiB); free some disk space, choose another disk or a smaller --dtype"`,
+      `"IoError: : must have 17095051 bytes (16.3 MiB) free, of which 16777216 bytes (16.0 MiB) are for headers and the file system, not 1000 bytes (0.0 MiB); free some disk space, choose another disk or a smaller --dtype"`,
     );
     expect(fs.existsSync(inFolder("no-room.partial"))).toBe(false);
     const full: FilePort = fullAfter(nodeFiles, 150_000);
@@ -626,5 +667,24 @@ describe("folders of DeepSeek's demo", () => {
         "IoError: /demo/model1-mp2.safetensors: must exist; copy all ranks",
       ]
     `);
+  });
+
+  test("fp8 matrices are read with the scales that the demo names X.scale", async () => {
+    const from = await source("tiny");
+    await writeDemo(from, inFolder("demo-fp8"));
+    const hf = "model.layers.1.self_attn.q_a_proj.weight";
+    const values = (await plainValues(from)).get(hf)!;
+    const { weight, scales } = encodeFp8Rows(Float32Array.from(values), 32, null);
+    const matrix = { dtype: "F8_E4M3", shape: [16, 32], bytes: weight } as const;
+    const scale = { dtype: "F32", shape: [1, 1], bytes: new Uint8Array(scales.buffer) } as const;
+    for (const rank of [0, 1]) {
+      const file = inFolder("demo-fp8", `model${rank}-mp2.safetensors`);
+      const tensors = await rawTensors(file);
+      tensors.set("layers.1.attn.wq_a.weight", matrix).set("layers.1.attn.wq_a.scale", scale);
+      await writeRaw(file, tensors);
+    }
+    await convert(inFolder("demo-fp8"), "from-demo-fp8", "f32", { config: path.join(from, "config.json") });
+    const due = Float64Array.from(weight, (byte) => Math.fround(fromE4m3Bits(byte) * scales[0]!));
+    expect((await plainValues(inFolder("from-demo-fp8"))).get(hf)).toEqual(due);
   });
 });

@@ -129,13 +129,13 @@ async function planOutput(options: ConvertOptions, source: Source): Promise<Outp
   return planGguf(blueprint, weights, tokenizer, gguf);
 }
 
-/** Changes when the source's files or the wishes do. */
-async function keyOf(options: ConvertOptions, { files }: Source): Promise<string> {
+/** Changes when the source's weights, its model or the wishes do. */
+async function keyOf(options: ConvertOptions, { files, blueprint }: Source): Promise<string> {
   const states = await Promise.all(files.map(async (file) => [resolve(file), ...(await sizeAndTime(file))]));
   const { dtype, maxShardBytes, fusedExperts, config } = options;
   const wishes = [dtype, maxShardBytes ?? null, fusedExperts ?? false, config ?? null];
   return createHash("sha256")
-    .update(JSON.stringify([wishes, states]))
+    .update(JSON.stringify([wishes, states, blueprint.model]))
     .digest("hex");
 }
 

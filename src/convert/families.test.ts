@@ -5,6 +5,7 @@ import { ConversionFolder, differences, modelOf, SMALL_V4 } from "../../test/hel
 import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
 import { drawWeights, type DrawnTensor } from "../../test/helpers/drawn-weights.ts";
 import { ggufKeys } from "../../test/helpers/gguf-keys.ts";
+import { randomBlockFiles, READ_TYPES } from "../../test/helpers/random-blocks.ts";
 import { plainValues, writeRandomFolder } from "../../test/helpers/random-checkpoint.ts";
 import { blueprint, countElements } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
@@ -97,3 +98,17 @@ test.each([
   const due = new Map([...weights].map(([own, { values }]) => [own, Float64Array.from(values)]));
   expect(differences(await plainValues(at.path(name)), due)).toEqual([]);
 });
+
+test.each(READ_TYPES)(
+  "a GGUF file in %s, which is never written, becomes a folder with its decoded values",
+  async (type) => {
+    const { stored, plain } = randomBlockFiles(type);
+    await writeGguf(nodeFiles, at.path(`${type}.gguf`), stored);
+    await writeGguf(nodeFiles, at.path(`${type}-plain.gguf`), plain);
+    const [got, due] = [
+      await at.convert(at.path(`${type}.gguf`), type, "f32"),
+      await at.convert(at.path(`${type}-plain.gguf`), `${type}-plain`, "f32"),
+    ];
+    expect(got.digests.get("model.safetensors")).toBe(due.digests.get("model.safetensors"));
+  },
+);

@@ -41,7 +41,7 @@ export async function ggufVocabulary(source: SourceTokenizer, rows: number): Pro
     ["tokenizer.ggml.token_type", { type: "list", of: "i32", values: types }],
     ["tokenizer.ggml.merges", { type: "list", of: "text", values: json.model.merges.map((pair) => pair.join(" ")) }],
     ...roleEntries(tokenizer),
-    ["tokenizer.ggml.add_bos_token", { type: "bool", value: source.addBos }],
+    ["tokenizer.ggml.add_bos_token", { type: "bool", value: tokenizer.addBos }],
     ["tokenizer.ggml.add_eos_token", { type: "bool", value: false }],
     ...templateEntry(source.template),
   ]);

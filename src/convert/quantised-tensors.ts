@@ -4,7 +4,7 @@
  */
 
 import { encodeFp8Rows, encodeInt8Rows, FP8_BLOCK, toE8m0BitsUp, type ScaleFormat } from "../core/index.ts";
-import { tensorBytes } from "../formats/index.ts";
+import { SCALE_SUFFIXES, tensorBytes } from "../formats/index.ts";
 import { viewBytes } from "./elements.ts";
 import { rowSlabs, type OutputTensor } from "./output-tensor.ts";
 import type { WeightRows } from "./weight-rows.ts";
@@ -21,11 +21,6 @@ interface Encoded {
   readonly scales: Float32Array;
 }
 
-/** The name under which a folder holds the scales of an int8 matrix. */
-export function int8ScaleName(weight: string): string {
-  return `${weight}_scale`;
-}
-
 /** `X.weight` [rows, columns] as I8 and `X.weight_scale` [rows, 1] as F32. */
 export function int8Tensors({ name, shape }: DueTensor, rows: () => WeightRows): OutputTensor[] {
   const encode = (values: Float32Array, columns: number): Encoded => {
@@ -33,7 +28,7 @@ export function int8Tensors({ name, shape }: DueTensor, rows: () => WeightRows):
     return { weight: viewBytes(weight), scales };
   };
   const part = (of: (rows: Encoded) => Uint8Array) => () => parts(name, rows(), { step: 1, encode, of });
-  const scale = { name: int8ScaleName(name), shape: [shape[0]!, 1] };
+  const scale = { name: name + SCALE_SUFFIXES.I8, shape: [shape[0]!, 1] };
   return [
     { name, shape, dtype: "I8", bytes: tensorBytes("I8", shape)!, chunks: part(({ weight }) => weight) },
     { ...scale, dtype: "F32", bytes: 4 * shape[0]!, chunks: part(({ scales }) => viewBytes(scales)) },

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { FormatError } from "../core/errors.ts";
 import { readText } from "../formats/index.ts";
-import { nodeFiles, openGguf } from "../formats/node.ts";
+import { nodeFiles } from "../formats/node.ts";
 import type { Tokenizer } from "../tokenizer/index.ts";
 import { loadTokenizer, readCheckpointChat } from "../tokenizer/node.ts";
 import { copiedFile, textFile, type OutputFile } from "./plan.ts";
@@ -16,8 +16,6 @@ export interface SourceTokenizer {
   readonly load: () => Promise<Tokenizer>;
   /** The chat template in Jinja. */
   readonly template: string | undefined;
-  /** Whether prompts begin with the begin-of-sentence token. */
-  readonly addBos: boolean;
 }
 
 /** Files about tokens and generation that are copied as they are. */
@@ -36,7 +34,6 @@ export async function readTokenizer(path: string): Promise<SourceTokenizer> {
 
 async function fromFolder(folder: string): Promise<SourceTokenizer> {
   const config = await readObject(join(folder, "config.json"));
-  const tokenizerConfig = await readObject(join(folder, "tokenizer_config.json"));
   const copies = await Promise.all(COPIED.map((name) => copiedFile(folder, name)));
   const { jinja } = await readCheckpointChat(folder);
   return {
@@ -44,29 +41,19 @@ async function fromFolder(folder: string): Promise<SourceTokenizer> {
     hfFiles: copies.filter((file) => file !== undefined),
     load: () => loadTokenizer(folder),
     template: jinja?.text,
-    addBos: tokenizerConfig.add_bos_token === true,
   };
 }
 
 async function fromGguf(path: string): Promise<SourceTokenizer> {
   const tokenizer = await loadTokenizer(path);
   const { jinja } = await readCheckpointChat(path);
-  const addBos = await readAddBos(path);
-  const config = { ...(JSON.parse(tokenizer.toConfigJson()) as object), add_bos_token: addBos };
   const files = [
     textFile("tokenizer.json", tokenizer.toJson()),
-    textFile("tokenizer_config.json", `${JSON.stringify(config, null, 2)}\n`),
+    textFile("tokenizer_config.json", tokenizer.toConfigJson()),
     ...(jinja === undefined ? [] : [textFile("chat_template.jinja", jinja.text)]),
   ];
   const ids = { bos: tokenizer.bosId, eos: tokenizer.eosId };
-  return { ids, hfFiles: files, load: () => Promise.resolve(tokenizer), template: jinja?.text, addBos };
-}
-
-async function readAddBos(path: string): Promise<boolean> {
-  const gguf = await openGguf(path);
-  await gguf.close();
-  const entry = gguf.metadata.get("tokenizer.ggml.add_bos_token");
-  return entry?.type === "bool" && entry.value === true;
+  return { ids, hfFiles: files, load: () => Promise.resolve(tokenizer), template: jinja?.text };
 }
 
 /** Some files name several tokens that end a text. */

@@ -2,9 +2,8 @@
 
 import { FormatError, UnsupportedError } from "../core/errors.ts";
 import { decodeFp4Rows, decodeFp8Rows, decodeInt8Rows, FP8_BLOCK, int8Groups } from "../core/index.ts";
-import type { OpenTensors, StoredTensor } from "../formats/index.ts";
+import { SCALE_SUFFIXES, scaleNames, type OpenTensors, type StoredTensor } from "../formats/index.ts";
 import { checkReadable, decodeElements } from "./elements.ts";
-import { int8ScaleName } from "./quantised-tensors.ts";
 import { matrixShape, stackRows, type WeightRows } from "./weight-rows.ts";
 
 type Open = OpenTensors<StoredTensor>;
@@ -17,14 +16,12 @@ type Open = OpenTensors<StoredTensor>;
 export function storedRows(open: Open, name: string): WeightRows {
   const { dtype, file } = open.tensors.get(name)!;
   if (dtype !== "F8_E4M3" && dtype !== "I8") return plainRows(open, name);
-  const scale = [`${name}_scale_inv`, int8ScaleName(name), name.replace(/\.weight$/, ".scale")].find(
-    (found) => found !== name && open.tensors.has(found),
-  );
+  const scale = scaleNames(name).find((found) => open.tensors.has(found));
   if (scale === undefined) {
     throw new FormatError(file, `must hold the scales of ${name}, which is ${dtype}`, { cure: "copy the file again" });
   }
   if (dtype === "F8_E4M3") return fp8Rows(open, name, scale);
-  return scale === int8ScaleName(name) ? int8Rows(open, name, scale) : fp4Rows(open, name, scale);
+  return scale === name + SCALE_SUFFIXES.I8 ? int8Rows(open, name, scale) : fp4Rows(open, name, scale);
 }
 
 function plainRows(open: Open, name: string): WeightRows {

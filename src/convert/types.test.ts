@@ -158,6 +158,33 @@ describe("an int8 folder", () => {
     expect(differences(await plainValues(at.path("int8-gguf")), main)).toEqual([]);
   });
 
+  test("of strategy group, a scale for each group of columns, is read too", async () => {
+    await at.convert(await source(), "int8-group", "int8");
+    const file = at.path("int8-group", "config.json");
+    const text = fs
+      .readFileSync(file, "utf8")
+      .replace('"strategy": "channel"', '"strategy": "group",\n"group_size": 8');
+    fs.writeFileSync(file, text);
+    const tensors = await rawTensors(at.path("int8-group"));
+    const values = await plainValues(await source());
+    const due = new Map<string, Float64Array>();
+    for (const name of quantised()) {
+      const [rows = 0, columns = 0] = tensors.get(name)!.shape;
+      const { weight, scales } = encodeInt8Rows(floats(values.get(name)!), 8);
+      tensors.set(name, { dtype: "I8", shape: [rows, columns], bytes: toBytes(weight) });
+      tensors.set(`${name}_scale`, { dtype: "F32", shape: [rows, columns / 8], bytes: toBytes(scales) });
+      due.set(
+        name,
+        Float64Array.from(weight, (byte, i) => Math.fround(byte * scales[Math.floor(i / 8)]!)),
+      );
+    }
+    await writeRaw(at.path("int8-group"), tensors);
+    await at.convert(at.path("int8-group"), "int8-group-back", "f32");
+    const back = await plainValues(at.path("int8-group-back"));
+    const got = new Map([...due.keys()].map((name) => [name, back.get(name)!]));
+    expect(differences(got, due)).toEqual([]);
+  });
+
   test("with scales in bf16, as others write them, is read too", async () => {
     await at.convert(await source(), "int8-bf16", "int8");
     const tensors = await rawTensors(at.path("int8-bf16"));

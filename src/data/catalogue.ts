@@ -100,7 +100,7 @@ export function findCorpus(name: string): Corpus {
   if (found !== undefined) return found;
   const names = CORPORA.map((corpus) => corpus.name);
   const close = nearest(name, names);
-  const cure = close === undefined ? "give your own text with --data" : `did you mean ${close}?`;
+  const cure = close === undefined ? "train on your own text with fathom train --data FILE" : `did you mean ${close}?`;
   throw new ConfigError("corpus", `must be one of ${names.join(", ")}`, name, cure);
 }
 

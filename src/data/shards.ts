@@ -11,13 +11,13 @@
  * | 32 | SHA-256 of all documents of the corpus and the tokenizer's id: equal in the files of one data set |
  *
  * The entries follow: token ids, or per document the u64 position of its first token and the u64 UTF-8 bytes of its text.
- * Reading is by position with small windows, so files may be of any size.
+ * Files are mapped for reading, and small windows of them copied, so they may be of any size.
  */
 
 import * as fs from "node:fs";
-import { DisposedError, FormatError, invariant } from "../core/errors.ts";
+import { FormatError, invariant } from "../core/errors.ts";
 import type { TokenStream } from "./batches.ts";
-import { diskError } from "../formats/node.ts";
+import { openBytes, type FileBytes } from "./file-bytes.ts";
 
 export const SHARD_VERSION = 1;
 
@@ -138,7 +138,7 @@ function writeAll(fd: number, bytes: Buffer, position: number | null): void {
   }
 }
 
-/** A split's tokens and document index, read by position. */
+/** A split's tokens and document index, mapped into memory. */
 export class TokenShard implements TokenStream {
   /** Tokens in all. */
   readonly length: number;
@@ -218,55 +218,38 @@ export class TokenShard implements TokenStream {
 class EntryReader {
   readonly header: Header;
   readonly #path: string;
-  #fd: number | undefined;
+  readonly #file: FileBytes;
 
   constructor(base: string, kind: Kind) {
     this.#path = shardPath(base, kind);
+    this.#file = openBytes(this.#path);
     try {
-      this.#fd = fs.openSync(this.#path, "r");
-      this.header = this.#readHeader(this.#fd, kind);
+      this.header = this.#readHeader(kind);
     } catch (error) {
       this.close();
-      throw diskError(this.#path, "must be a readable file", error);
+      throw error;
     }
   }
 
-  #readHeader(fd: number, kind: Kind): Header {
-    const bytes = Buffer.alloc(HEADER_BYTES);
-    const { size } = fs.fstatSync(fd);
-    if (size >= HEADER_BYTES) readAll(fd, bytes, 0);
-    const header = decodeHeader(bytes, kind);
+  #readHeader(kind: Kind): Header {
+    const { length } = this.#file;
+    const bytes = this.#file.read(0, Math.min(length, HEADER_BYTES));
+    const header = bytes.length === HEADER_BYTES ? decodeHeader(bytes, kind) : undefined;
     if (header === undefined) throw damaged(this.#path, `must be a Fathom ${kind} file of version ${SHARD_VERSION}`);
     const expected = HEADER_BYTES + header.entries * header.entryBytes;
-    if (size !== expected) throw damaged(this.#path, `must have ${expected} bytes as its header says`, size);
+    if (length !== expected) throw damaged(this.#path, `must have ${expected} bytes as its header says`, length);
     return header;
   }
 
-  /** The bytes of `count` entries from entry `start`. */
+  /** The bytes of `count` entries from entry `start`. @throws DisposedError when the file is closed. */
   read(start: number, count: number): Buffer {
-    if (this.#fd === undefined) throw new DisposedError(this.#path);
     const { entries, entryBytes } = this.header;
     invariant(start >= 0 && count >= 0 && start + count <= entries, "a read lies inside its token file");
-    const bytes = Buffer.allocUnsafe(count * entryBytes);
-    try {
-      readAll(this.#fd, bytes, HEADER_BYTES + start * entryBytes);
-    } catch (error) {
-      throw diskError(this.#path, "must be readable", error);
-    }
-    return bytes;
+    return this.#file.read(HEADER_BYTES + start * entryBytes, count * entryBytes);
   }
 
   close(): void {
-    if (this.#fd !== undefined) fs.closeSync(this.#fd);
-    this.#fd = undefined;
-  }
-}
-
-function readAll(fd: number, bytes: Buffer, position: number): void {
-  for (let done = 0; done < bytes.length;) {
-    const read = fs.readSync(fd, bytes, done, bytes.length - done, position + done);
-    if (read === 0) throw new Error("the file ended before its header's count");
-    done += read;
+    this.#file[Symbol.dispose]();
   }
 }
 

@@ -67,6 +67,15 @@ test("the offset of bad bytes in a later piece counts from the start of the file
   await expect(collect(readPieces(file, 10))).rejects.toThrow("late.txt at byte 18: must be UTF-8 text");
 });
 
+test("a line that could not be held in memory is refused where it begins", async () => {
+  const file = write("long.jsonl", Buffer.concat([Buffer.from("{}\n"), Buffer.alloc(65 << 20, "x")]));
+  const error = (await collect<unknown>(readLines(file)).catch((thrown: unknown) => thrown)) as Error;
+  expect(error).toBeInstanceOf(FormatError);
+  expect(error.message.replace(folder, "DIR")).toMatchInlineSnapshot(
+    `"DIR/long.jsonl at byte 3: a line must have at most 67108864 bytes, got 68157437; divide its text into several lines, or rename the file to .txt if it is plain text"`,
+  );
+});
+
 test("a missing file is an IoError", async () => {
   await expect(collect(readPieces(path.join(folder, "none"), 10))).rejects.toThrow(IoError);
 });

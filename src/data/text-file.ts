@@ -59,7 +59,10 @@ export async function* readLines(file: string): AsyncGenerator<{ text: string; n
     pending.push(Buffer.from(chunk.subarray(start)));
     pendingBytes += chunk.length - start;
     if (pendingBytes > MAX_LINE_BYTES) {
-      throw new FormatError(file, `a line must have at most ${MAX_LINE_BYTES} bytes`, { offset, got: pendingBytes });
+      throw new FormatError(file, `a line must have at most ${MAX_LINE_BYTES} bytes`, {
+        ...{ offset, got: pendingBytes },
+        cure: "divide its text into several lines, or rename the file to .txt if it is plain text",
+      });
     }
   }
   if (pendingBytes > 0) yield take(Buffer.alloc(0));

@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { fileURLToPath } from "node:url";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fullAfter } from "../../test/helpers/failing-files.ts";
 import { decodeBlocks } from "../core/index.ts";
 import { FormatError, IoError } from "../core/errors.ts";
 import { GGUF_TYPES, ggufBytes, VALUE_BYTES, type GgufScalarType, type GgufType } from "./gguf-types.ts";
@@ -159,6 +160,22 @@ describe("round trips", () => {
   });
 });
 
+test("a write that fails on a full disk leaves the old file as it was and nothing beside it", async () => {
+  const at = inFolder("full");
+  fs.mkdirSync(at);
+  const metadata = new Map([["general.architecture", text("llama")]]);
+  const old = source("w", "F32", [8]);
+  await writeGguf(nodeFiles, `${at}/model.gguf`, { metadata, tensors: [old] });
+  for (const room of [0, 10, 100, 3000]) {
+    const large = { metadata, tensors: [source("w", "F32", [1000])] };
+    await expect(writeGguf(fullAfter(nodeFiles, room), `${at}/model.gguf`, large)).rejects.toThrow(IoError);
+  }
+  expect(fs.readdirSync(at)).toEqual(["model.gguf"]);
+  const reader = await openGguf(`${at}/model.gguf`);
+  expect(await reader.read("w")).toEqual(bytesOf(old));
+  await reader.close();
+});
+
 test("a file of the Python package is read: values of every type, shapes, offsets", async () => {
   const reader = await openGguf(fileURLToPath(new URL("../../test/golden/python.gguf", import.meta.url)));
   const values = [...reader.metadata].map(([key, entry]) => [
@@ -242,6 +259,18 @@ const tensor = (bytes: Bytes, name: string, ne: (number | bigint)[], type: numbe
   return bytes.u32(type).u64(offset);
 };
 const refuse = (bytes: Bytes): Promise<string> => failure(openGguf(bytes.save("hostile.gguf")));
+
+test("a file of another alignment is read as it says", async () => {
+  const bytes = header(2, 1).text("general.alignment").u32(4).u32(64);
+  tensor(tensor(bytes, "a", [8], 0, 0), "b", [8], 0, 64)
+    .pad(64)
+    .zeros(32)
+    .pad(64)
+    .zeros(32);
+  const reader = await openGguf(bytes.save("aligned.gguf"));
+  expect([...reader.tensors.values()].map(({ offset }) => offset % 64)).toEqual([0, 0]);
+  await reader.close();
+});
 
 describe("a malformed file is refused with its place", () => {
   test("not GGUF, of another version, big-endian, cut off", async () => {

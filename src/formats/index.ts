@@ -27,6 +27,7 @@ export {
   type SafetensorsTensor,
 } from "./safetensors-header.ts";
 export { openTensors, type TensorReader } from "./safetensors-reader.ts";
+export { SCALE_SUFFIXES, scaledWeights, scaleNames } from "./scale-names.ts";
 export type { StoredTensor } from "./stored-tensor.ts";
 export type { OpenTensors } from "./tensor-reader.ts";
 export { writeSafetensors, type TensorSource } from "./safetensors-writer.ts";

@@ -40,8 +40,9 @@ export async function openTensors(port: FilePort, path: string): Promise<TensorR
       metadata.push(...Object.entries(header.metadata));
     } else {
       const located: Map<string, string | SafetensorsTensor> = index;
-      for (const path of new Set(index.values())) {
-        if (!(await port.isFile(path))) throw missingShard(path);
+      const shards = [...new Set(index.values())];
+      await checkPresent(port, shards);
+      for (const path of shards) {
         const own = await readHeader(await open(path), keepNamed(located, path));
         metadata.push(...Object.entries(own));
       }
@@ -54,9 +55,13 @@ export async function openTensors(port: FilePort, path: string): Promise<TensorR
   return { ...openRanges(tensors, files), metadata: Object.fromEntries(metadata) };
 }
 
-function missingShard(path: string): IoError {
+/** Asks for all shards at once: one after the other, a hundred are waited for a hundred times. */
+async function checkPresent(port: FilePort, shards: readonly string[]): Promise<void> {
+  const isThere = await Promise.all(shards.map((path) => port.isFile(path)));
+  const missing = shards.find((_, i) => !isThere[i]);
+  if (missing === undefined) return;
   const cure = "copy or download it again";
-  return new IoError(path, "must be there: the model's index names this shard", { got: "no such file", cure });
+  throw new IoError(missing, "must be there: the model's index names this shard", { got: "no such file", cure });
 }
 
 async function findTarget(port: FilePort, path: string): Promise<string> {

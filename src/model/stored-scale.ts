@@ -7,22 +7,21 @@
 
 import { FormatError } from "../core/errors.ts";
 import { FP8_BLOCK, int8Groups } from "../core/index.ts";
-import type { OpenTensors, StoredTensor } from "../formats/index.ts";
+import { SCALE_SUFFIXES, type OpenTensors, type StoredTensor } from "../formats/index.ts";
 import type { StoredPart } from "./places.ts";
 
 type Tensors = OpenTensors<StoredTensor>["tensors"];
 
-/** What stands behind the name of a weight in that of its scales, by the weight's type. */
-const SUFFIX: Readonly<Record<string, string>> = { F8_E4M3: "_scale_inv", I8: "_scale" };
+const SUFFIXES: Readonly<Record<string, string>> = SCALE_SUFFIXES;
 const SCALE_TYPES = new Set(["F32", "BF16", "F16"]);
 
 export function isScaled(dtype: string): boolean {
-  return Object.hasOwn(SUFFIX, dtype);
+  return Object.hasOwn(SUFFIXES, dtype);
 }
 
 /** Whether a tensor holds the scales of a weight that a checkpoint may have. */
 export function isScaleOf(name: string, tensors: Tensors, isWeight: (name: string) => boolean): boolean {
-  return Object.entries(SUFFIX).some(([dtype, suffix]) => {
+  return Object.entries(SUFFIXES).some(([dtype, suffix]) => {
     const weight = name.slice(0, -suffix.length);
     return name.endsWith(suffix) && isWeight(weight) && tensors.get(weight)?.dtype === dtype;
   });
@@ -41,7 +40,7 @@ export interface ScalePart {
 
 /** @param weight - `[rows, columns]`, of a type with scales. @throws FormatError when they are missing or of another shape. */
 export function scaleOf(weight: StoredPart, tensors: Tensors): ScalePart {
-  const name = weight.name + SUFFIX[weight.tensor.dtype]!;
+  const name = weight.name + SUFFIXES[weight.tensor.dtype]!;
   const scales = { name, found: tensors.get(name) };
   return weight.tensor.dtype === "I8" ? rowScales(weight, scales) : blockScales(weight, scales);
 }

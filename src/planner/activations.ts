@@ -55,6 +55,14 @@ const MLA: readonly ActivationTensor[] = [
   row("residual", "d", "sequence"),
 ];
 
+/** What the indexer keeps besides: its queries, key and weights, and the places of the chosen positions as int32. */
+const INDEXER: readonly ActivationTensor[] = [
+  row("index_q", "index_heads * index_dim", "sequence"),
+  row("index_k", "index_dim", "sequence"),
+  row("index_weights", "index_heads", "sequence"),
+  row("index_chosen", "min(index_topk, seq)", "sequence", "always", 4),
+];
+
 const GQA: readonly ActivationTensor[] = [
   row("input", "d", "sequence", "input"),
   row("norm", "d", "sequence", "cheap"),
@@ -117,13 +125,18 @@ const FFN: Readonly<Record<FfnShape["kind"], readonly ActivationTensor[]>> = { s
 
 /** Tensors that a layer of this kind keeps of each micro-batch; those of width 0 are left out. */
 export function activationTensors({ name, attention, ffn }: LayerKind): readonly ActivationTensor[] {
-  const tensors = [...(name === "mtp" ? MTP : []), ...ATTENTION[attention.kind], ...FFN[ffn.kind]];
+  const tensors = [...(name === "mtp" ? MTP : []), ...attentionTensors(attention), ...FFN[ffn.kind]];
   const hasQLatent = attention.kind === "mla" && attention.qLoraRank > 0;
   const hasShared = ffn.kind === "moe" && ffn.sharedWidth > 0;
   return tensors.filter(
     (tensor) =>
       (hasQLatent || !/^q_(down|norm)$/.test(tensor.name)) && (hasShared || !tensor.name.startsWith("shared_")),
   );
+}
+
+function attentionTensors(attention: AttentionShape): readonly ActivationTensor[] {
+  const tensors = ATTENTION[attention.kind];
+  return attention.kind === "mla" && attention.indexer !== undefined ? [...tensors, ...INDEXER] : tensors;
 }
 
 type Dim = readonly [name: string, value: number, meaning: string];
@@ -149,6 +162,16 @@ function attentionDims(attention: AttentionShape): readonly Dim[] {
     ["nope", attention.qkNopeHeadDim, "query-key width without position"],
     ["rope", attention.qkRopeHeadDim, "query-key width with rotary position"],
     ["v_dim", attention.vHeadDim, "value width of a head"],
+    ...indexerDims(attention.indexer),
+  ];
+}
+
+function indexerDims(indexer: { nHeads: number; headDim: number; topK: number } | undefined): readonly Dim[] {
+  if (indexer === undefined) return [];
+  return [
+    ["index_heads", indexer.nHeads, "heads of the indexer"],
+    ["index_dim", indexer.headDim, "width of a head of the indexer"],
+    ["index_topk", indexer.topK, "positions that the indexer leaves to a query"],
   ];
 }
 
@@ -198,6 +221,7 @@ function kindRows(kind: LayerKind, keptBytes: Readonly<Record<string, number>>):
   const names = tensors.map(({ name }) => `${k}.act.${name}`);
   const again = tensors.filter(({ keep }) => keep === "cheap");
   const cheap = again.map(({ name }) => `${k}.act.${name}`);
+  const tensorFormula = tensorFormulas(kind);
   const bytes = { unit: "bytes", source: kind.attention.kind === "unfused" ? K22 : MODEL_ZOO };
   return [
     ...(kind.ffn.kind === "moe"
@@ -213,7 +237,7 @@ function kindRows(kind: LayerKind, keptBytes: Readonly<Record<string, number>>):
     ...tensors.map((tensor) => ({
       ...bytes,
       name: `${k}.act.${tensor.name}`,
-      formula: tensorFormula(kind, { ...tensor, bytes: keptBytes[tensor.name] ?? tensor.bytes }),
+      formula: tensorFormula({ ...tensor, bytes: keptBytes[tensor.name] ?? tensor.bytes }),
       meaning: `activation ${tensor.name} of a ${k} layer and one micro-batch`,
     })),
     {
@@ -225,13 +249,13 @@ function kindRows(kind: LayerKind, keptBytes: Readonly<Record<string, number>>):
     {
       ...bytes,
       name: `${k}.act.made`,
-      formula: tensors.map((tensor) => tensorFormula(kind, tensor)).join(" + "),
+      formula: tensors.map(tensorFormula).join(" + "),
       meaning: "the same tensors in the activation's own width, as they are computed",
     },
     {
       ...bytes,
       name: `${k}.act.made_again`,
-      formula: again.length === 0 ? "0" : again.map((tensor) => tensorFormula(kind, tensor)).join(" + "),
+      formula: again.length === 0 ? "0" : again.map(tensorFormula).join(" + "),
       meaning: "what selective recomputation computes again, in that width",
     },
     {
@@ -256,15 +280,17 @@ function kindRows(kind: LayerKind, keptBytes: Readonly<Record<string, number>>):
 }
 
 /** Bytes of one tensor on a rank: elements per token × tokens ÷ ranks × bytes. */
-function tensorFormula(kind: LayerKind, { elements, split, bytes }: ActivationTensor): string {
+function tensorFormulas(kind: LayerKind): (tensor: ActivationTensor) => string {
   const dims = new Set(kindDims(kind).map(([name]) => name));
-  const perToken = elements.replace(/[a-z_]\w*/g, (name) => (dims.has(name) ? `${kind.name}.${name}` : name));
-  const width = bytes === "a" ? "activation_bytes" : String(bytes);
   const tokens = {
     sequence: "tokens.sequence",
     width: "tokens / tp",
     routed: `${kind.name}.routed_tokens`,
     "routed-width": `${kind.name}.routed_tokens / etp`,
-  }[split];
-  return `${width} * ${perToken} * ${tokens}`;
+  };
+  return ({ elements, split, bytes }) => {
+    const perToken = elements.replace(/[a-z_]\w*/g, (name) => (dims.has(name) ? `${kind.name}.${name}` : name));
+    const width = bytes === "a" ? "activation_bytes" : String(bytes);
+    return `${width} * ${perToken} * ${tokens[split]}`;
+  };
 }

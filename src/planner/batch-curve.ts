@@ -24,8 +24,6 @@ export interface BatchPoint {
 
 export interface CurveSettings extends InferenceSettings {
   readonly slo?: Slo;
-  /** Share of the memory that a plan may use; `ASSUMED.memoryMargin`. */
-  readonly memoryShare?: number;
 }
 
 /** More sequences than any engine schedules on one device. */

@@ -93,9 +93,11 @@ function expertParallelRows({ name: k, ffn }: LayerKind): FormulaRow[] {
   return [
     {
       name: `${k}.ep.copies`,
-      formula: ffn.limitedNodes === undefined ? spread : `min(${ffn.limitedNodes}, ${spread})`,
+      formula: ffn.nGroups === 1 ? spread : `min(${ffn.limitedGroups} * max(1, ep.nodes / ${ffn.nGroups}), ${spread})`,
       unit: "nodes",
-      meaning: "nodes that a token's experts are on, when they fall evenly",
+      meaning:
+        "nodes that a token's experts are on, when they fall evenly: those of the groups it may choose from, of which " +
+        "each is on one node or spread over more",
       source: "DeepSeek-V3 report 2.1.2: node-limited routing",
     },
     bytes(

@@ -5,12 +5,12 @@ import type { ResolvedConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { configuredLayout } from "./configured-layout.ts";
 import { device as builtInDevice } from "./devices.ts";
-import { engineEvaluator } from "./engine-evaluator.ts";
+import { engineJob } from "./engine-evaluator.ts";
 import type { Device } from "./hardware.ts";
 import { checkLayout, worldSize } from "./layout.ts";
 import { frozenWeightBytes, precisionRecipe } from "./precision.ts";
 import { modelShape, withAdapters, type ModelShape } from "./shape.ts";
-import type { TrainingEvaluator } from "./training.ts";
+import { createTrainingEvaluator, type TrainingEvaluator, type TrainingJob } from "./training.ts";
 
 export interface ConfiguredParts {
   /** The device of the configuration's name if none is given. */
@@ -26,7 +26,12 @@ export interface ConfiguredParts {
  * in `adapter.lora_targets`.
  */
 export function evaluatorOfConfig(config: ResolvedConfig, parts: ConfiguredParts = {}): TrainingEvaluator {
-  const { device = builtInDevice(config.hardware.device), plan = blueprint(config.model) } = parts;
+  return createTrainingEvaluator(configuredJob(config, parts));
+}
+
+/** What `evaluatorOfConfig` evaluates. @throws ConfigError as it does. */
+export function configuredJob(config: ResolvedConfig, parts: ConfiguredParts = {}): TrainingJob {
+  const { device = builtInDevice(config.hardware.device), plan } = parts;
   const { adapter, hardware, parallel } = config;
   const shape = trainedShape(config, plan);
   const layout = configuredLayout(config);
@@ -34,13 +39,14 @@ export function evaluatorOfConfig(config: ResolvedConfig, parts: ConfiguredParts
   checkLayout(layout, shape, cluster.count);
   const recipe = precisionRecipe(parallel.precisionRecipe);
   const job = { shape, recipe, cluster, margin: hardware.memoryMargin };
-  return engineEvaluator(adapter.loraRank === 0 ? job : { ...job, frozenBytes: frozenWeightBytes(adapter.loraBase) });
+  return engineJob(adapter.loraRank === 0 ? job : { ...job, frozenBytes: frozenWeightBytes(adapter.loraBase) });
 }
 
-function trainedShape({ adapter }: ResolvedConfig, plan: Blueprint): ModelShape {
-  const shape = modelShape(plan);
+function trainedShape({ adapter, model }: ResolvedConfig, plan: Blueprint | undefined): ModelShape {
+  const shape = modelShape({ model });
   if (adapter.loraRank === 0) return shape;
-  return withAdapters(shape, { rank: adapter.loraRank, targets: matricesOf(plan, adapter.loraTargets) });
+  const targets = matricesOf(plan ?? blueprint(model), adapter.loraTargets);
+  return withAdapters(shape, { rank: adapter.loraRank, targets });
 }
 
 /** Names within a layer of the matrices that have these modules in a checkpoint: `attn.wq_a` for `q_a_proj`. */

@@ -33,7 +33,7 @@ const SHEET = compileSheet(
 );
 
 /** Names that `explainBill` knows. */
-export const BILL_NAMES: readonly string[] = SHEET.rows.map(({ name }) => name);
+export const BILL_NAMES: readonly string[] = ["bill.seconds", ...SHEET.rows.map(({ name }) => name)];
 
 /** Work of a number of devices for a time. */
 export interface Usage {

@@ -20,9 +20,11 @@ export interface Efficiency {
   readonly basis: string;
   /** False for a general assumption. */
   readonly calibrated: boolean;
+  /** Factors of an assumed `computeShare`. */
+  readonly assumed?: Readonly<Record<string, { readonly value: number; readonly meaning: string }>>;
 }
 
-interface EfficiencyPreset extends Omit<Efficiency, "calibrated"> {
+interface EfficiencyPreset extends Omit<Efficiency, "calibrated" | "assumed"> {
   readonly engine: string;
   readonly device: string;
   readonly format: PeakFormat;
@@ -46,13 +48,24 @@ export function efficiencyFor({ engine, cluster, format, family }: EfficiencyQue
     const { computeShare, hiddenShare, memoryShare = ASSUMED.memoryShare, basis } = preset;
     return { computeShare, hiddenShare, memoryShare, basis: `${preset.engine}: ${basis}`, calibrated: true };
   }
+  const { matmulShare = ASSUMED.matmulShare } = device;
+  const { modelShapeShare, hiddenShare } = ASSUMED;
+  const measured = device.matmulShare === undefined ? "assumed" : "measured";
   return {
-    computeShare: (device.matmulShare ?? ASSUMED.matmulShare) * ASSUMED.modelShapeShare,
-    hiddenShare: ASSUMED.hiddenShare,
-    basis: `no published run for ${device.title} in ${format}: ${100 * ASSUMED.modelShapeShare} % of its share of large products, half of communication hidden`,
+    computeShare: matmulShare * modelShapeShare,
+    hiddenShare,
+    basis:
+      `no published run for ${device.title} in ${format}: ${percent(modelShapeShare)} of its share of large products, ` +
+      `${percent(hiddenShare)} of communication hidden`,
     calibrated: false,
+    assumed: {
+      matmul_share: { value: matmulShare, meaning: `share of the peak that large products reach (${measured})` },
+      model_shape_share: { value: modelShapeShare, meaning: "products of a model against those (an assumption)" },
+    },
   };
 }
+
+const percent = (share: number): string => `${Number((100 * share).toPrecision(3))} %`;
 
 /** Fitted with this planner's own step time; `npm run validate:planner` shows the errors on the runs not fitted. */
 const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
@@ -62,17 +75,38 @@ const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
       "DeepSeek-V3 report: 1,543 tokens/s on each of 2,048, taken as micro-batches of one sequence, selective recomputation and all communication hidden by DualPipe",
   },
   {
-    ...{ engine: "automodel", device: "h100", format: "bf16", family: "moe", computeShare: 0.43, hiddenShare: 0.5 },
+    ...{
+      engine: "automodel",
+      device: "h100",
+      format: "bf16",
+      family: "moe",
+      computeShare: 0.43,
+      hiddenShare: ASSUMED.hiddenShare,
+    },
     basis:
-      "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as PP4 VP8 EP64, full recomputation, no MTP and half of communication hidden",
+      "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as PP4 VP8 EP64, full recomputation, no MTP and the assumed share of communication hidden",
   },
   {
-    ...{ engine: "megatron", device: "a100", format: "bf16", family: "dense", computeShare: 0.78, hiddenShare: 0.5 },
+    ...{
+      engine: "megatron",
+      device: "a100",
+      format: "bf16",
+      family: "dense",
+      computeShare: 0.78,
+      hiddenShare: ASSUMED.hiddenShare,
+    },
     memoryShare: 0.46,
     basis: "Korthikanti et al. 2022, GPT 22B on 8 and 1T on 512 devices",
   },
   {
-    ...{ engine: "megatron", device: "h100", format: "bf16", family: "dense", computeShare: 0.59, hiddenShare: 0.5 },
+    ...{
+      engine: "megatron",
+      device: "h100",
+      format: "bf16",
+      family: "dense",
+      computeShare: 0.59,
+      hiddenShare: ASSUMED.hiddenShare,
+    },
     basis: "Llama 3 report, 405B on 8,192 devices at 430 TFLOP/s",
   },
   {

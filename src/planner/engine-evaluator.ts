@@ -9,11 +9,12 @@ export interface EngineJob extends Omit<TrainingJob, "efficiency"> {
 }
 
 /** @throws ConfigError when the device lacks a figure that the plan needs. */
-export function engineEvaluator({ engine, ...job }: EngineJob): TrainingEvaluator {
+export function engineEvaluator(job: EngineJob): TrainingEvaluator {
+  return createTrainingEvaluator(engineJob(job));
+}
+
+export function engineJob({ engine, ...job }: EngineJob): TrainingJob {
   const { shape, recipe, cluster } = job;
   const family = shape.nRoutedExperts > 0 ? "moe" : "dense";
-  return createTrainingEvaluator({
-    ...job,
-    efficiency: efficiencyFor({ engine, cluster, format: recipe.compute, family }),
-  });
+  return { ...job, efficiency: efficiencyFor({ engine, cluster, format: recipe.compute, family }) };
 }

@@ -139,8 +139,9 @@ const TOKEN = /\s*([A-Za-z][\w.]*|\d+(?:\.\d+)?(?:e[+-]?\d+)?|[-+*/(),])/y;
 
 function tokenize(formula: string): string[] {
   const tokens: string[] = [];
+  const end = formula.trimEnd().length;
   TOKEN.lastIndex = 0;
-  while (formula.slice(TOKEN.lastIndex).trim() !== "") {
+  while (TOKEN.lastIndex < end) {
     const match = TOKEN.exec(formula);
     invariant(match !== null, `the formula ${formula} follows the grammar`);
     tokens.push(match[1]!);
@@ -201,7 +202,8 @@ function constant(program: Program, value: number): number {
 }
 
 function emit(program: Program, op: Op, operands: readonly number[]): number {
-  const group = Math.max(...operands.map((register) => program.groups[register]!));
+  let group = 0;
+  for (const register of operands) group = Math.max(group, program.groups[register]!);
   const result = newRegister(program, group);
   const [a = 0, b = 0, c = 0] = operands;
   program.code[group]!.push(OPS.indexOf(op), a, b, c, result);
@@ -221,14 +223,14 @@ function neededCode(program: Program, results: readonly string[]): number[][] {
   return program.code
     .toReversed()
     .map((group) => {
-      const kept: number[][] = [];
+      const kept: number[] = [];
       for (let at = group.length - OP_SIZE; at >= 0; at -= OP_SIZE) {
-        const operation = group.slice(at, at + OP_SIZE);
-        if (!needed.has(operation.at(-1)!)) continue;
-        for (const register of operation.slice(1, -1)) needed.add(register);
-        kept.push(operation);
+        const result = at + OP_SIZE - 1;
+        if (!needed.has(group[result]!)) continue;
+        for (let operand = at + 1; operand < result; operand++) needed.add(group[operand]!);
+        kept.push(at);
       }
-      return kept.toReversed().flat();
+      return kept.toReversed().flatMap((at) => group.slice(at, at + OP_SIZE));
     })
     .toReversed();
 }

@@ -24,7 +24,7 @@ export { fitTraining, largestFit, type FitRow } from "./fit.ts";
 export type { Quantity } from "./formula.ts";
 export { ledgerParts, memoryLedger, type LedgerLine } from "./ledger.ts";
 export { frozenWeightBytes, precisionRecipe, type PrecisionRecipe } from "./precision.ts";
-export { findRowName } from "./row-names.ts";
+export { findLabelled } from "./row-names.ts";
 export { bubbleFraction, microBatchesInFlight } from "./schedules.ts";
 export {
   SEARCH_GRID,

@@ -4,7 +4,7 @@ import { resolveConfig } from "../config/index.ts";
 import { batchCurve, largestBatch, parseSlo } from "./batch-curve.ts";
 import { costOf, energyOf, revenueOf } from "./cost.ts";
 import { device } from "./devices.ts";
-import { BOUND, expectedDistinctExperts, expectedTokensPerStep, planInference } from "./inference.ts";
+import { BOUND, planInference } from "./inference.ts";
 import { kvBytesPerToken } from "./kv-cache.ts";
 import { modelShape, type ModelShape } from "./shape.ts";
 import { weightFormat } from "./weight-formats.ts";
@@ -30,9 +30,48 @@ describe("the KV cache", () => {
   });
 });
 
+describe("the indexer of V3.2", () => {
+  const V32 = shapeOf("deepseek-v3.2");
+  const at = (settings: object) => planInference(V32, device("h200"), { devices: 8, batch: 8, ...settings });
+
+  it("caches 132 bytes for a token and layer beside the latent, in whatever the latent is", () => {
+    expect(kvBytesPerToken(V32)).toBe(70_272 + 61 * 132);
+    expect(kvBytesPerToken(V32, "fp8")).toBe(35_136 + 61 * 132);
+    expect(at({}).kvTokenBytes).toBe(kvBytesPerToken(V32));
+  });
+
+  it("leaves 2,048 latents to read and to attend to, and is itself read and computed over the whole context", () => {
+    const context = 131_072;
+    const { explain } = at({ context });
+    expect(explain("read.cache").value).toBe(70_272 * 2048 + 61 * 132 * context);
+    expect(explain("flops.core").value).toBe(61 * 2 * 128 * 1088 * 2048 + 61 * 2 * 64 * 128 * context);
+    expect(at({ context: 1024 }).explain("read.cache").value).toBe(kvBytesPerToken(V32) * 1024);
+  });
+
+  it("makes long prompts cheap, and leaves short ones to masked attention", () => {
+    const core = (prompt: number, cachedShare = 0): number => at({ prompt, cachedShare }).explain("prefill.core").value;
+    const [whole, absorbed, index] = [61 * 2 * 128 * 320, 61 * 2 * 128 * 1088, 61 * 2 * 64 * 128];
+    expect(core(4096)).toBe((whole + index) * 2048);
+    // All of the first 2,048 positions, then 2,048 each.
+    const keys = 2048 - 2048 ** 2 / (2 * 65_536);
+    expect(core(65_536)).toBeCloseTo(absorbed * keys + index * 32_768, -3);
+    expect(core(65_536, 0.5)).toBeCloseTo(absorbed * 2048 + index * 49_152, -3);
+  });
+});
+
+describe("a prompt's dispatch", () => {
+  it("goes to every expert within a node, else to each node of the groups that a token may choose from", () => {
+    const copies = (devices: number): number =>
+      planInference(V3, H800, { devices, batch: devices }).explain("prefill.copies").value;
+    expect([8, 16, 32, 64, 128, 256].map(copies)).toEqual([8, 2, 4, 4, 8, 8]);
+  });
+});
+
 describe("the expected work of a decode step", () => {
   it("counts the distinct experts of a layer", () => {
-    const distinct = [1, 8, 32, 128, 512].map((tokens) => expectedDistinctExperts(256, 8, tokens));
+    const distinct = [1, 8, 32, 128, 512].map(
+      (batch) => planInference(V3, device("h200"), { batch }).explain("moe.distinct").value,
+    );
     expect(distinct.map(Math.round)).toEqual([8, 57, 163, 252, 256]);
   });
 
@@ -51,9 +90,11 @@ describe("the expected work of a decode step", () => {
   });
 
   it("yields 1 + p tokens with one draft", () => {
-    expect(expectedTokensPerStep(0, 0.9)).toBe(1);
-    expect(expectedTokensPerStep(1, 0.85)).toBeCloseTo(1.85, 12);
-    expect(expectedTokensPerStep(2, 0.5)).toBeCloseTo(1.75, 12);
+    const tokens = (drafts: number, acceptance: number): number =>
+      planInference(V3, device("h200"), { drafts, acceptance }).explain("mtp.tokens").value;
+    expect(tokens(0, 0.9)).toBe(1);
+    expect(tokens(1, 0.85)).toBeCloseTo(1.85, 12);
+    expect(tokens(2, 0.5)).toBeCloseTo(1.75, 12);
   });
 });
 

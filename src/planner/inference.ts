@@ -8,12 +8,13 @@
 
 import { ConfigError } from "../core/errors.ts";
 import { ASSUMED } from "./assumptions.ts";
-import { compileSheet, type FormulaRow, type InputRow, type Quantity, type Sheet } from "./formula.ts";
+import { compileSheet, type InputRow, type Quantity, type Sheet } from "./formula.ts";
 import { peakOf, type Device } from "./hardware.ts";
-import { isLatentCache, kvBytesPerToken, type KvFormat } from "./kv-cache.ts";
+import { inferenceRows, MEMORY_ROWS } from "./inference-rows.ts";
+import { indexBytesPerToken, isLatentCache, KV_FORMATS, type KvFormat } from "./kv-cache.ts";
 import { layerCounts, type FfnShape, type LayerKind, type ModelShape, type PlanParameter } from "./shape.ts";
 import { weightFormat } from "./weight-formats.ts";
-import { decodeFlopsPerToken, flopsPerToken } from "./work.ts";
+import { decodeFlopsPerToken, explainWork, positionFlops, type PositionFlops } from "./work.ts";
 
 export interface InferenceSettings {
   /** Name of a weight format; fp8. */
@@ -38,6 +39,8 @@ export interface InferenceSettings {
   readonly acceptance?: number;
   /** Whether communication hides behind two micro-batches; false. */
   readonly overlap?: boolean;
+  /** Share of the memory that a plan may use; as assumed. */
+  readonly memoryShare?: number;
   /** Shares of the peaks that are reached; of products the device's measured one, else as assumed. */
   readonly bandwidthShare?: number;
   readonly matmulShare?: number;
@@ -91,133 +94,6 @@ export interface InferencePlan {
   readonly explain: (name: string) => Quantity;
 }
 
-/** Experts that at least one of `tokens` tokens chooses, when all are equally likely: E·(1 − (1 − k/E)^tokens). */
-export function expectedDistinctExperts(experts: number, activated: number, tokens: number): number {
-  return experts === 0 ? 0 : experts * (1 - (1 - activated / experts) ** tokens);
-}
-
-/** Tokens that one step yields when each of `drafts` drafts is right with probability `acceptance`, the first wrong one ending it. */
-export function expectedTokensPerStep(drafts: number, acceptance: number): number {
-  let tokens = 1;
-  for (let i = 1; i <= drafts; i++) tokens += acceptance ** i;
-  return tokens;
-}
-
-const SECONDS = "seconds";
-const BYTES = "bytes";
-
-/** name, formula, unit, meaning */
-type Short = readonly [string, string, string, string];
-
-/** Engines compute at least the last token of a prompt, whatever the prefix cache has. */
-const PROMPTS: readonly Short[] = [
-  ["prefill.todo", "max(1, prompt * (1 - cached))", "tokens", "of a prompt that the prefix cache does not have"],
-  ["chunk", "min(chunk.limit, prefill.todo)", "tokens", "of one prefill pass of a rank"],
-];
-
-const MEMORY: readonly Short[] = [
-  ["weights.dense", "dense.elements * dense.bytes / tp", BYTES, "attention, dense FFNs and shared experts"],
-  ["weights.wide", "wide.elements * 2", BYTES, "routers and norms, bf16, on every device"],
-  ["weights.ends", "ends.elements * 2 / tp", BYTES, "embedding and head, bf16"],
-  [
-    "weights.experts",
-    "moe.elements * moe.bytes * (1 / devices + moe.redundant / max(moe.experts, 1))",
-    BYTES,
-    "routed experts and their redundant copies",
-  ],
-  [
-    "weights.mtp",
-    "mtp.used * (mtp.dense * dense.bytes / tp + mtp.elements * moe.bytes / devices)",
-    BYTES,
-    "MTP layers",
-  ],
-  ["kv.cache", "kv.token * sequences * context", BYTES, "cached latents, or keys and values"],
-  ["workspace.logits", "4 * sequences * mtp.width * vocab / tp", BYTES, "float32 logits of one step"],
-  ["workspace.chunk", "2 * chunk * widest / tp", BYTES, "widest activations of one prefill pass"],
-  ["workspace.other", "other.bytes", BYTES, "runtime, graphs, communication buffers"],
-];
-
-const TIMES: readonly Short[] = [
-  ["memory.total", MEMORY.map(([name]) => name).join(" + "), BYTES, "on one device"],
-  ["read.dense", "weights.dense + weights.wide + head.elements * 2 / tp", BYTES, "weights that every step reads"],
-  [
-    "read.experts",
-    "moe.elements * moe.bytes / devices * moe.distinct / max(moe.experts, 1)",
-    BYTES,
-    "experts that the tokens of a step chose",
-  ],
-  [
-    "read.drafts",
-    "mtp.drafts * (mtp.dense * dense.bytes / tp + mtp.elements * moe.bytes / devices * moe.distinct / max(moe.experts, 1) + head.elements * 2 / tp)",
-    BYTES,
-    "MTP layers and head, once for each draft",
-  ],
-  ["read.bytes", "read.dense + read.experts + read.drafts + kv.cache", BYTES, "read from memory in one step"],
-  ["decode.memory", "read.bytes / (device.bandwidth * share.bandwidth)", SECONDS, "reading weights and cache"],
-  [
-    "decode.math",
-    "sequences * mtp.width / tp * (flops.linear / device.peak + flops.core / device.core_peak) / share.matmul",
-    SECONDS,
-    "computing one step",
-  ],
-  [
-    "decode.experts_wire",
-    "moe.layers * sequences * mtp.width / tp * moe.topk * d * (dispatch.bytes + 2)",
-    BYTES,
-    "dispatch and combine of one device in one step",
-  ],
-  [
-    "decode.tensor_wire",
-    "layers * 2 * 2 * (tp - 1) / tp * sequences * mtp.width * d * 2",
-    BYTES,
-    "two all-reduces in every layer",
-  ],
-  [
-    "decode.comm",
-    "decode.experts_wire * wire.seconds + decode.tensor_wire / (device.link * share.link)",
-    SECONDS,
-    "all-to-all and all-reduce",
-  ],
-  [
-    "decode.step",
-    "decode.correction * if(overlap, max(max(decode.memory, decode.math), decode.comm), max(decode.memory, decode.math) + decode.comm)",
-    SECONDS,
-    "one step of decoding",
-  ],
-  ["decode.tpot", "decode.step / mtp.tokens", SECONDS, "between two tokens of a sequence"],
-  ["decode.rate", "sequences * mtp.tokens / (decode.step * tp)", "tokens per second", "decoded by one device"],
-  ["decode.all", "decode.rate * devices", "tokens per second", "decoded by all devices"],
-  [
-    "prefill.math",
-    "chunk / tp * (prefill.linear / device.peak + prefill.core / device.core_peak) / share.matmul",
-    SECONDS,
-    "computing one pass",
-  ],
-  [
-    "prefill.memory",
-    "(weights.dense + weights.wide + moe.elements * moe.bytes / devices) / (device.bandwidth * share.bandwidth)",
-    SECONDS,
-    "reading all weights once",
-  ],
-  [
-    "prefill.comm",
-    "moe.layers * chunk / tp * d * (dispatch.bytes + 2) * moe.nodes * wire.seconds + layers * 4 * (tp - 1) / tp * chunk * d * 2 / (device.link * share.link)",
-    SECONDS,
-    "all-to-all (at most so many nodes for a token) and all-reduce",
-  ],
-  [
-    "prefill.pass",
-    "prefill.correction * if(overlap, max(max(prefill.math, prefill.memory), prefill.comm), max(prefill.math, prefill.memory) + prefill.comm)",
-    SECONDS,
-    "one pass of `chunk` tokens",
-  ],
-  ["prefill.ttft", "prefill.pass * prefill.todo / chunk", SECONDS, "to the first token, no queue"],
-  ["prefill.rate", "prompt / (prefill.ttft * tp)", "tokens per second", "of prompts, cached ones counted"],
-  ["prefill.all", "prefill.rate * devices", "tokens per second", "of prompts on all devices"],
-];
-
-const rowOf = ([name, formula, unit, meaning]: Short): FormulaRow => ({ name, formula, unit, meaning });
-
 /**
  * @throws ConfigError when the devices cannot be dealt out or have no link to each other, for a precision that the
  * device does not accelerate, and for drafts of a model without MTP layers.
@@ -225,17 +101,17 @@ const rowOf = ([name, formula, unit, meaning]: Short): FormulaRow => ({ name, fo
 export function planInference(shape: ModelShape, device: Device, settings: InferenceSettings = {}): InferencePlan {
   const inputs = inputsOf(shape, device, settings);
   const names: InputRow[] = Object.entries(inputs).map(([name, [, unit, meaning]]) => ({ name, unit, meaning }));
-  const sheet = compileSheet([names], [...PROMPTS, ...MEMORY, ...TIMES].map(rowOf));
+  const sheet = compileSheet([names], inferenceRows(shape, settings));
   const registers = sheet.createRegisters();
   for (const [name, [value]] of Object.entries(inputs)) registers[sheet.slot(name)] = value;
   sheet.run(registers);
-  return planOf(sheet, registers);
+  return planOf(shape, sheet, registers);
 }
 
-function planOf(sheet: Sheet, registers: Float64Array): InferencePlan {
+function planOf(shape: ModelShape, sheet: Sheet, registers: Float64Array): InferencePlan {
   const read = (name: string): number => registers[sheet.slot(name)]!;
   return {
-    memory: MEMORY.map(([name, , , meaning]) => ({ name, bytes: read(name), meaning })),
+    memory: MEMORY_ROWS.map(({ name, meaning }) => ({ name, bytes: read(name), meaning })),
     totalBytes: read("memory.total"),
     kvTokenBytes: read("kv.token"),
     decode: {
@@ -253,10 +129,19 @@ function planOf(sheet: Sheet, registers: Float64Array): InferencePlan {
       tokensPerSecPerDevice: read("prefill.rate"),
       tokensPerSec: read("prefill.all"),
     },
-    names: sheet.rows.map(({ name }) => name),
-    explain: (name) => sheet.explain(name, registers),
+    names: ["flops.linear", ...sheet.rows.map(({ name }) => name)],
+    explain: (name) => withProducts(shape, sheet.explain(name, registers)),
   };
 }
+
+/** Opens the products of a token, which another sheet computes. */
+function withProducts(shape: ModelShape, quantity: Quantity): Quantity {
+  const { name, inputs } = quantity;
+  if (name !== "flops.linear") return { ...quantity, inputs: inputs.map((input) => withProducts(shape, input)) };
+  return { ...explainWork(shape, { seqLen: 0, mtp: false }, "flops.linear"), meaning: quantity.meaning };
+}
+
+const BYTES = "bytes";
 
 /** value, unit, meaning */
 type Input = readonly [number, string, string];
@@ -269,25 +154,22 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
     cachedShare = 0,
     drafts = 0,
     acceptance = ASSUMED.draftAcceptance,
+    memoryShare = ASSUMED.memoryMargin,
   } = settings;
   checkDevices(device, settings);
   checkDrafts(shape, drafts);
   const format = weightFormat(weights);
   const dp = devices / tp;
   const width = 1 + drafts;
-  const linear = decodeFlopsPerToken(shape, 0);
-  const absorbed = settings.expandedKv !== true;
-  // Tokens that are not cached stand at the end of the prompt: they attend to prompt · (1 + cached) / 2 on average.
-  const prefill = flopsPerToken(shape, { seqLen: prompt * (1 + cachedShare), mtp: false }).forward;
   return {
     ...parameterInputs(shape),
-    ...expertInputs(shape, batch * width, settings),
+    ...expertInputs(shape, settings),
+    ...attentionInputs(shape, settings),
     ...wireInputs(device, devices, settings),
     ...shareInputs(device, settings),
     "dense.bytes": [format.matrixBytes, BYTES, `one element in ${weights}`],
     "moe.bytes": [format.expertBytes, BYTES, `one expert element in ${weights}`],
     "dispatch.bytes": [format.compute === "bf16" ? 2 : 1 + 4 / 128, BYTES, "one element sent to an expert"],
-    "kv.token": [kvOnOneDevice(shape, settings), BYTES, "cached for one token on one device"],
     devices: [devices, "devices", "in all"],
     tp: [tp, "devices", "that share a sequence"],
     sequences: [batch / dp, "sequences", "of one data-parallel rank"],
@@ -299,18 +181,13 @@ function inputsOf(shape: ModelShape, device: Device, settings: InferenceSettings
     "mtp.drafts": [drafts, "tokens", "drafted in a step"],
     "mtp.used": [Math.min(1, drafts), "", "1 when MTP drafts"],
     "mtp.width": [width, "tokens", "of a sequence in one step"],
-    "mtp.tokens": [expectedTokensPerStep(drafts, acceptance), "tokens", `of a step, ${acceptance} of the drafts right`],
-    "flops.linear": [linear, "FLOP per token", "matrix products of decoding"],
-    "flops.core": [
-      decodeFlopsPerToken(shape, context, absorbed) - linear,
-      "FLOP per token",
-      "attention's core, decoding",
-    ],
-    "prefill.linear": [linear, "FLOP per token", "matrix products of prefill"],
-    "prefill.core": [prefill - linear, "FLOP per token", "attention's core over prompt * (1 + cached) / 2"],
+    "mtp.acceptance": [acceptance, "share", "of the drafts that are right"],
     "device.peak": [peakOf(device, format.compute), "FLOP/s", `dense ${format.compute} peak`],
     "device.core_peak": [peakOf(device, "bf16"), "FLOP/s", "dense bf16 peak, for attention's core"],
     "device.bandwidth": [device.memoryBytesPerSec, "bytes per second", "of the memory"],
+    "device.memory": [device.memoryBytes, BYTES, "of the memory"],
+    "device.domain": [device.link?.devices ?? 1, "devices", "that one fast link joins"],
+    "share.memory": [memoryShare, "share", "of the memory that may be planned"],
     "other.bytes": [ASSUMED.runtimeBytes, BYTES, "aiconfigurator's constant"],
   };
 }
@@ -334,12 +211,38 @@ function checkDrafts({ nMtpLayers }: ModelShape, drafts: number): void {
   throw new ConfigError("drafts", "must be 0 for a model without MTP layers", drafts, "choose 0, or a model with them");
 }
 
-function kvOnOneDevice(shape: ModelShape, { kv = "bf16", expandedKv = false, tp = 1 }: InferenceSettings): number {
-  const bytes = kvBytesPerToken(shape, kv, expandedKv);
-  if (isLatentCache(shape, expandedKv)) return bytes;
+/** What the cache holds, and what a query and one position of it take. */
+function attentionInputs(shape: ModelShape, settings: InferenceSettings): Record<string, Input> {
+  const { kv = "bf16", expandedKv = false } = settings;
+  const { bytes, scaleBytes } = KV_FORMATS[kv];
+  const cached = positionFlops(shape, !expandedKv);
+  const [absorbed, whole] = [positionFlops(shape), positionFlops(shape, false)];
+  const each = "FLOP of all layers for one query and one position";
+  return {
+    "kv.bytes": [bytes, BYTES, `one cached element in ${kv}`],
+    "kv.scale": [scaleBytes, BYTES, "scale of one token and layer"],
+    "kv.ranks": [cacheRanks(shape, settings), "devices", "among which the heads of the cache are dealt out"],
+    "flops.linear": [decodeFlopsPerToken(shape, 0), "FLOP per token", "matrix products of one token"],
+    "core.position": [cached.core, "FLOP", `${each}: attention's core against the cache`],
+    "core.absorbed": [absorbed.core, "FLOP", `${each}: attention's core against the latent`],
+    "core.whole": [whole.core, "FLOP", `${each}: attention's core against whole keys and values`],
+    ...(absorbed.index === 0 ? {} : indexInputs(shape, absorbed, each)),
+  };
+}
+
+function indexInputs(shape: ModelShape, { index, topK }: PositionFlops, each: string): Record<string, Input> {
+  return {
+    "index.position": [index, "FLOP", `${each}: scores of the indexer`],
+    "index.topk": [topK, "positions", "that the indexer leaves to a query"],
+    "index.token": [indexBytesPerToken(shape), BYTES, "keys of the indexers for one token, fp8 with scales"],
+  };
+}
+
+/** The latent has no heads to deal out. */
+function cacheRanks(shape: ModelShape, { expandedKv = false, tp = 1 }: InferenceSettings): number {
+  if (isLatentCache(shape, expandedKv)) return 1;
   const { attention } = shape.kinds[0]!;
-  const heads = attention.kind === "mla" ? attention.nHeads : attention.nKvHeads;
-  return bytes / Math.min(tp, heads);
+  return Math.min(tp, attention.kind === "mla" ? attention.nHeads : attention.nKvHeads);
 }
 
 /** Elements by where they are kept and how often they are read; those of the MTP layers apart. */
@@ -387,21 +290,20 @@ function widestElements(dim: number, { attention, ffn }: LayerKind): number {
   return 2 * dim + Math.max(heads, hidden);
 }
 
-function expertInputs(shape: ModelShape, tokens: number, settings: InferenceSettings): Record<string, Input> {
+function expertInputs(shape: ModelShape, settings: InferenceSettings): Record<string, Input> {
   const counts = layerCounts(shape);
   const layers = shape.kinds.reduce(
     (sum, { name, ffn }, i) => sum + (ffn.kind === "moe" && name !== "mtp" ? counts[i]! : 0),
     0,
   );
   const moe = shape.kinds.map(({ ffn }) => ffn).find((ffn): ffn is FfnShape & { kind: "moe" } => ffn.kind === "moe");
-  const { nExperts = 0, nActivated = 0, limitedNodes } = moe ?? {};
-  const distinct = expectedDistinctExperts(nExperts, nActivated, tokens);
+  const { nExperts = 0, nActivated = 0, nGroups = 1, limitedGroups = 1 } = moe ?? {};
   return {
     "moe.layers": [layers, "layers", "with routed experts"],
     "moe.experts": [nExperts, "experts", "of a layer"],
     "moe.topk": [nActivated, "experts", "of a token"],
-    "moe.nodes": [Math.min(nActivated, limitedNodes ?? nActivated), "nodes", "that one token is sent to at most"],
-    "moe.distinct": [distinct, "experts", `E·(1 − (1 − k/E)^B) with ${tokens} tokens in a step`],
+    "moe.groups": [nGroups, "groups", "of the experts"],
+    "moe.limit": [limitedGroups, "groups", "among which a token may choose"],
     "moe.redundant": [settings.redundantExperts ?? 0, "experts", "copied on each device"],
   };
 }

@@ -1,9 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { findParameter, listParameters, rowOf } from "../config/index.ts";
+import { findParameter, listParameters, resolveConfig, rowOf } from "../config/index.ts";
+import { configuredJob, evaluatorOfConfig } from "./configured-evaluator.ts";
+import { configuredLayout } from "./configured-layout.ts";
 import { DEVICES } from "./devices.ts";
 import { parameterInfluence, type Costs } from "./influence.ts";
 import { SCHEDULES } from "./layout.ts";
 import { PRECISION_RECIPES } from "./precision.ts";
+import { layoutCosts } from "./training.ts";
+import { flopsPerToken } from "./work.ts";
 
 function influence(spelling: string, model = "deepseek-v3"): { now: Costs; half: Costs; double: Costs } {
   const { now, trials } = parameterInfluence(model, findParameter(spelling));
@@ -88,6 +92,17 @@ test("what a row says that parameters and cache do, they do", () => {
     });
   // Settings of other kinds of attention do nothing in V3.
   expect(wrong.filter((text) => !/^(?:oGroups|indexHeadDim) /.test(text))).toEqual([]);
+});
+
+test("memory and work alone are what the whole evaluator says of the fullest of several stages", () => {
+  const settings = { "parallel.pp": 4, "parallel.dp": 8, "parallel.ep": 8, "parallel.recompute": "selective" };
+  const config = resolveConfig("deepseek-v3", { ...settings, "training.batch_size": 64 });
+  const layout = configuredLayout(config);
+  const job = configuredJob(config);
+  const { memoryBytes } = evaluatorOfConfig(config).evaluate(layout);
+  const work = flopsPerToken(job.shape, { seqLen: layout.seqLen, selectiveRecompute: true });
+  expect(layoutCosts(job, layout)).toEqual({ memoryBytes, flopsPerToken: work.training + work.recompute });
+  expect(memoryBytes).toBeGreaterThan(0);
 });
 
 describe("choices of rows are those of the planner", () => {

@@ -1,6 +1,6 @@
 /** What a parameter moves: the numbers of a model recomputed with the parameter at other values. */
 
-import { blueprint, countModule } from "../blueprint/index.ts";
+import { countModule, outline } from "../blueprint/index.ts";
 import {
   pathOf,
   resolveConfig,
@@ -12,11 +12,10 @@ import {
   type Value,
 } from "../config/index.ts";
 import { FathomError } from "../core/errors.ts";
-import { evaluatorOfConfig } from "./configured-evaluator.ts";
+import { configuredJob } from "./configured-evaluator.ts";
 import { configuredLayout } from "./configured-layout.ts";
 import { kvBytesPerToken } from "./kv-cache.ts";
-import { fullRecomputeShare } from "./layout.ts";
-import { flopsPerToken } from "./work.ts";
+import { layoutCosts } from "./training.ts";
 
 /** What a configuration costs. */
 export interface Costs {
@@ -47,10 +46,12 @@ export interface Influence {
  * devices as the configuration's layout has, so one device unless it says otherwise.
  */
 export function parameterInfluence(base: string | ConfigInput, parameter: ParameterName): Influence {
-  const value = settingOf(resolveConfig(base, ONE_SEQUENCE), parameter);
+  const config = resolveConfig(base, ONE_SEQUENCE);
+  const value = settingOf(config, parameter);
+  const changed = (other: Value) => resolveConfig(base, { ...ONE_SEQUENCE, [pathOf(parameter)]: other });
   return {
-    now: tryValue(base, {}, value),
-    trials: otherValues(parameter, value).map((other) => tryValue(base, { [pathOf(parameter)]: other }, other)),
+    now: tryValue(value, () => config),
+    trials: otherValues(parameter, value).map((other) => tryValue(other, () => changed(other))),
   };
 }
 
@@ -66,9 +67,9 @@ function otherValues(parameter: ParameterName, value: Value): Value[] {
   return row.type === "choice" ? row.choices!.filter((choice) => choice !== value) : [];
 }
 
-function tryValue(base: string | ConfigInput, change: Readonly<Record<string, Value>>, value: Value): Trial {
+function tryValue(value: Value, resolve: () => ResolvedConfig): Trial {
   try {
-    return { value, costs: costsOf(resolveConfig(base, { ...ONE_SEQUENCE, ...change })) };
+    return { value, costs: costsOf(resolve()) };
   } catch (error) {
     if (error instanceof FathomError) return { value, refused: error.message };
     throw error;
@@ -77,22 +78,15 @@ function tryValue(base: string | ConfigInput, change: Readonly<Record<string, Va
 
 /** @throws ConfigError when the layout is not legal for the model. */
 function costsOf(config: ResolvedConfig): Costs {
-  const plan = blueprint(config.model);
-  const evaluator = evaluatorOfConfig(config, { plan });
-  const { shape } = evaluator.job;
-  const layout = configuredLayout(config);
-  const { seqLen, recompute } = layout;
-  const { total, activated } = countModule(plan.parameters.filter(({ mtp }) => !mtp));
-  const work = flopsPerToken(shape, {
-    seqLen,
-    fullRecompute: fullRecomputeShare(recompute),
-    selectiveRecompute: recompute === "selective",
-  });
+  const job = configuredJob(config);
+  const { total, activated } = countModule(outline(config.model).parameters.filter(({ mtp }) => !mtp));
+  const { memoryBytes, flopsPerToken } = layoutCosts(job, configuredLayout(config));
+  const { quantization, runtime } = config;
   return {
     total,
     activated,
-    trainingBytes: evaluator.evaluate(layout).memoryBytes,
-    kvBytesPerToken: kvBytesPerToken(shape, config.quantization.kvCacheDtype, config.runtime.attnImpl === "naive"),
-    flopsPerToken: work.training + work.recompute,
+    trainingBytes: memoryBytes,
+    kvBytesPerToken: kvBytesPerToken(job.shape, quantization.kvCacheDtype, runtime.attnImpl === "naive"),
+    flopsPerToken,
   };
 }

@@ -17,15 +17,32 @@ export const KV_FORMATS = {
 
 export type KvFormat = keyof typeof KV_FORMATS;
 
+/** The indexer's key in fp8 with a float32 scale, whatever the cache is in. **Source:** vLLM, sparse MLA. */
+const INDEX_SCALE_BYTES = 4;
+
+/** Bytes that one layer's indexer caches for one token; 0 without an indexer. */
+function indexBytes(attention: AttentionShape): number {
+  const indexer = attention.kind === "mla" ? attention.indexer : undefined;
+  return indexer === undefined ? 0 : indexer.headDim + INDEX_SCALE_BYTES;
+}
+
+/** The same of all main layers. */
+export function indexBytesPerToken(shape: ModelShape): number {
+  const counts = layerCounts(shape);
+  return shape.kinds
+    .filter(({ name }) => name !== "mtp")
+    .reduce((sum, { attention }, i) => sum + counts[i]! * indexBytes(attention), 0);
+}
+
 /** Elements that one layer caches for one token. */
-function kvElements(attention: AttentionShape, expanded = false): number {
+export function cachedElements(attention: AttentionShape, expanded = false): number {
   if (attention.kind !== "mla") return 2 * attention.nKvHeads * attention.headDim;
   const { nHeads, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } = attention;
   return expanded ? nHeads * (qkNopeHeadDim + qkRopeHeadDim + vHeadDim) : kvLoraRank + qkRopeHeadDim;
 }
 
 /**
- * Bytes that all main layers cache for one token.
+ * Bytes that all main layers cache for one token, indexers included.
  *
  * @example kvBytesPerToken(modelShape(blueprint(v3))) // 70272
  */
@@ -34,7 +51,10 @@ export function kvBytesPerToken(shape: ModelShape, format: KvFormat = "bf16", ex
   const counts = layerCounts(shape);
   return shape.kinds
     .filter(({ name }) => name !== "mtp")
-    .reduce((sum, { attention }, i) => sum + counts[i]! * (kvElements(attention, expanded) * bytes + scaleBytes), 0);
+    .reduce((sum, { attention }, i) => {
+      const cached = cachedElements(attention, expanded) * bytes + scaleBytes + indexBytes(attention);
+      return sum + counts[i]! * cached;
+    }, 0);
 }
 
 /** Whether tensor-parallel ranks each hold the whole cache: the latent has no heads to deal out. */

@@ -78,7 +78,7 @@ export function planLocal(
 /** Numbers that `explainLocal` knows, whatever the mix. */
 export const LOCAL_NAMES: readonly string[] = [
   ...["gpu.weights", "gpu.total", "gpu.read", "ram.weights", "ram.read", "kv.cache", "workspace"],
-  ...["file.bytes", "token.seconds", "bound.rate"],
+  ...["gpu.limit", "ram.limit", "cpu_moe.layers", "file.bytes", "token.seconds", "bound.rate"],
 ];
 
 /**
@@ -109,9 +109,12 @@ function planTensors(job: LocalJob): { plan: LocalPlan; placed: Placed } {
   const quantised = quantise(tensors, mixModel(model.model), mix, imatrix);
   const resident = quantised.filter(({ role }) => role === "attention" || role === "other");
   const experts = layersOf(quantised.filter(({ role }) => role === "expert"));
-  const room = machine.vramBytes * memoryShare - placeTensors(job, quantised, resident).read("gpu.total");
+  const none = { all: experts.length, moved: 0 };
+  const room = machine.vramBytes * memoryShare - placeTensors(job, quantised, resident, none).read("gpu.total");
   const moved = experts.slice(experts.length - countFitting(experts, room)).flat();
-  const placed = placeTensors(job, quantised, [...resident, ...moved]);
+  const perLayer = Math.max(1, experts[0]?.length ?? 1);
+  const layers = { all: experts.length, moved: moved.length / perLayer };
+  const placed = placeTensors(job, quantised, [...resident, ...moved], layers);
   const { read } = placed;
   const plan: LocalPlan = {
     mix,
@@ -123,7 +126,7 @@ function planTensors(job: LocalJob): { plan: LocalPlan; placed: Placed } {
       totalBytes: read("gpu.total"),
     },
     ram: { totalBytes: read("ram.weights") },
-    cpuMoeLayers: experts.length - moved.length / Math.max(1, experts[0]?.length ?? 1),
+    cpuMoeLayers: read("cpu_moe.layers"),
     moeLayers: experts.length,
     fits: room >= 0 && read("ram.weights") <= machine.ramBytes * memoryShare,
     gpuReadBytes: read("gpu.read"),
@@ -139,14 +142,25 @@ interface Placed {
   readonly explain: (name: string) => Quantity;
 }
 
-function placeTensors(job: LocalJob, all: readonly QuantisedTensor[], onGpu: readonly QuantisedTensor[]): Placed {
+function placeTensors(
+  job: LocalJob,
+  all: readonly QuantisedTensor[],
+  onGpu: readonly QuantisedTensor[],
+  layers: { readonly all: number; readonly moved: number },
+): Placed {
   const gpu = elementsByType("gpu", onGpu);
   const isOnGpu = new Set(onGpu);
   const ram = elementsByType(
     "ram",
     all.filter((tensor) => !isOnGpu.has(tensor)),
   );
-  const inputs = { ...machineInputs(job), ...gpu.inputs, ...ram.inputs };
+  const inputs: Record<string, Input> = {
+    ...machineInputs(job),
+    ...gpu.inputs,
+    ...ram.inputs,
+    "moe.layers": [layers.all, "layers", "with routed experts"],
+    "moved.layers": [layers.moved, "layers", "of experts, from the last, that still fit below gpu.limit"],
+  };
   const names = Object.entries(inputs).map(([name, [, unit, meaning]]) => ({ name, unit, meaning }));
   const sheet = compileSheet([names], [...gpu.rows, ...ram.rows, ...TOTALS]);
   const registers = sheet.createRegisters();
@@ -164,6 +178,9 @@ const TOTALS: readonly FormulaRow[] = [
     "the driver's own and the float32 of one pass",
   ),
   formulaRow("gpu.total", "gpu.weights + kv.cache + workspace", "bytes", "in the GPU's memory"),
+  formulaRow("gpu.limit", "gpu.memory * share.memory", "bytes", "of the GPU that may be used"),
+  formulaRow("ram.limit", "ram.memory * share.memory", "bytes", "of the RAM that may be used"),
+  formulaRow("cpu_moe.layers", "moe.layers - moved.layers", "layers", "whose experts stay in RAM: --n-cpu-moe"),
   formulaRow("file.bytes", "gpu.weights + ram.weights", "bytes", "all tensors of the file"),
   formulaRow("gpu.read", "gpu.chosen + kv.cache", "bytes", "read from the GPU's memory for one token"),
   formulaRow("ram.read", "ram.chosen", "bytes", "read from RAM for one token"),
@@ -188,6 +205,9 @@ function machineInputs({ model, machine, settings }: LocalJob): Record<string, I
     passed: [UBATCH, "tokens", "of one pass over a prompt"],
     vocab: [vocabSize, "tokens", "of the vocabulary"],
     d: [dim, "elements", "width of the residual stream"],
+    "gpu.memory": [machine.vramBytes, "bytes", "of the GPU"],
+    "ram.memory": [machine.ramBytes, "bytes", "of the machine"],
+    "share.memory": [settings.memoryShare ?? ASSUMED.memoryMargin, "share", "of each memory that may be used"],
     "gpu.bandwidth": [machine.vramBytesPerSec, "bytes per second", "of the GPU's memory"],
     "ram.bandwidth": [machine.ramBytesPerSec, "bytes per second", "of the RAM"],
   };

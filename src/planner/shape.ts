@@ -4,7 +4,7 @@
  */
 
 import type { Blueprint, Module, ParameterSpec } from "../blueprint/index.ts";
-import { countElements } from "../blueprint/index.ts";
+import { countElements, layerSamples, outline, parametersOf } from "../blueprint/index.ts";
 import type { ModelConfig } from "../config/index.ts";
 import { invariant, UnsupportedError } from "../core/errors.ts";
 import type { LayoutModel } from "./layout.ts";
@@ -34,6 +34,8 @@ export type AttentionShape =
       readonly qkNopeHeadDim: number;
       readonly qkRopeHeadDim: number;
       readonly vHeadDim: number;
+      /** DeepSeek-V3.2: scores all positions and leaves `topK` of them to each query. */
+      readonly indexer?: { readonly nHeads: number; readonly headDim: number; readonly topK: number };
     }
   | { readonly kind: "gqa" | "unfused"; readonly nHeads: number; readonly nKvHeads: number; readonly headDim: number };
 
@@ -46,8 +48,9 @@ export type FfnShape =
       readonly nExperts: number;
       readonly nActivated: number;
       readonly sharedWidth: number;
-      /** Most nodes that one token's experts are on; undefined when routing does not limit it. */
-      readonly limitedNodes: number | undefined;
+      /** Groups of the experts, and among how many of them one token may choose. */
+      readonly nGroups: number;
+      readonly limitedGroups: number;
     };
 
 export interface LayerKind {
@@ -75,20 +78,20 @@ export interface ModelShape extends LayoutModel {
   readonly tied: boolean;
 }
 
-const LAYER = /^layers\.\d+$/;
-
 /** @throws UnsupportedError for an attention whose activations the planner has no table for. */
-export function modelShape({ model, root }: Blueprint): ModelShape {
-  const layers = root.children.filter(({ name }) => LAYER.test(name));
-  const main = layers.slice(0, model.nLayers);
-  const mtp = layers.slice(model.nLayers);
-  const { kinds, order } = kindsOf(model, main);
-  const mtpKind = mtp[0] === undefined ? [] : [layerKind(model, mtp[0], "mtp")];
-  const other = root.children.filter(({ name }) => !LAYER.test(name)).flatMap(parametersOf);
+export function modelShape({ model }: Pick<Blueprint, "model">): ModelShape {
+  const samples = layerSamples(model);
+  const numbers = [...new Set(samples)];
+  const { root } = outline(model);
+  const sampled = root.children.slice(0, numbers.length);
+  const nMain = numbers.filter((n) => n < model.nLayers).length;
+  const kinds = mainKinds(model, sampled.slice(0, nMain));
+  const mtpKind = sampled[nMain] === undefined ? [] : [layerKind(model, sampled[nMain], "mtp")];
+  const other = root.children.slice(numbers.length).flatMap(parametersOf);
   const isBack = ({ group, name }: ParameterSpec): boolean => group === "head" || name === "norm";
   const all = [...kinds, ...mtpKind];
   return {
-    nLayers: main.length,
+    nLayers: model.nLayers,
     nHeads: model.nHeads,
     ffnWidths: [...new Set(all.flatMap(({ ffn }) => tensorWidths(ffn)))],
     nRoutedExperts: all.some(({ ffn }) => ffn.kind === "moe") ? model.nRoutedExperts : 0,
@@ -96,8 +99,8 @@ export function modelShape({ model, root }: Blueprint): ModelShape {
     dim: model.dim,
     vocabSize: model.vocabSize,
     kinds: all,
-    layers: order,
-    nMtpLayers: mtp.length,
+    layers: samples.slice(0, model.nLayers).map((n) => numbers.indexOf(n)),
+    nMtpLayers: samples.length - model.nLayers,
     front: [...root.parameters.filter((parameter) => !isBack(parameter)), ...other].map(planParameter),
     back: root.parameters.filter(isBack).map(planParameter),
     tied: model.tieEmbeddings,
@@ -109,27 +112,14 @@ function tensorWidths(ffn: FfnShape): number[] {
   return ffn.sharedWidth === 0 ? [] : [ffn.sharedWidth];
 }
 
-/** Layers with equal parameters are one kind. */
-function kindsOf(model: ModelConfig, layers: readonly Module[]): { kinds: LayerKind[]; order: number[] } {
-  const kinds: LayerKind[] = [];
-  const seen = new Map<string, number>();
-  const order = layers.map((layer) => {
-    const signature = parametersOf(layer)
-      .map(({ name, shape }) => `${name.slice(layer.name.length)}[${shape.join(",")}]`)
-      .join(" ");
-    const known = seen.get(signature);
-    if (known !== undefined) return known;
+/** @param layers - one of each kind: those with experts and those without have their names. */
+function mainKinds(model: ModelConfig, layers: readonly Module[]): LayerKind[] {
+  const same = { dense: 0, moe: 0 };
+  return layers.map((layer) => {
     const base = hasExperts(layer) ? "moe" : "dense";
-    const same = kinds.filter(({ name }) => name.startsWith(base)).length;
-    seen.set(signature, kinds.length);
-    kinds.push(layerKind(model, layer, same === 0 ? base : `${base}${same + 1}`));
-    return kinds.length - 1;
+    same[base]++;
+    return layerKind(model, layer, same[base] === 1 ? base : `${base}${same[base]}`);
   });
-  return { kinds, order };
-}
-
-function parametersOf(module: Module): ParameterSpec[] {
-  return [...module.parameters, ...module.children.flatMap(parametersOf)];
 }
 
 function hasExperts(layer: Module): boolean {
@@ -159,7 +149,9 @@ function attentionShape(model: ModelConfig, find: Find): AttentionShape {
     throw new UnsupportedError("plan", rule, "csa", ["mla", "mha", "gqa"], "plan a model with one of these attentions");
   }
   if (find("attn.wkv_b") !== undefined) {
-    return { kind: "mla", nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim };
+    const mla = { kind: "mla", nHeads, qLoraRank, kvLoraRank, qkNopeHeadDim, qkRopeHeadDim, vHeadDim } as const;
+    if (model.indexNHeads === 0) return mla;
+    return { ...mla, indexer: { nHeads: model.indexNHeads, headDim: model.indexHeadDim, topK: model.indexTopk } };
   }
   const [wq, wk, wv] = ["attn.wq", "attn.wk", "attn.wv"].map(find);
   if (wq === undefined || wk === undefined || wv === undefined) {
@@ -180,7 +172,8 @@ function ffnShape(model: ModelConfig, moe: boolean, find: Find): FfnShape {
     nExperts: w1.shape[0]!,
     nActivated: model.nActivatedExperts,
     sharedWidth: find("ffn.shared_experts.w1")?.shape[0] ?? 0,
-    limitedNodes: model.nExpertGroups > 1 ? model.nLimitedGroups : undefined,
+    nGroups: model.nExpertGroups,
+    limitedGroups: model.nLimitedGroups,
   };
 }
 

@@ -9,6 +9,7 @@ import { ASSUMED } from "./assumptions.ts";
 import { formulaRow, type FormulaRow } from "./formula.ts";
 import type { LayerKind, ModelShape } from "./shape.ts";
 import { holders } from "./states.ts";
+import { hasIndexer } from "./work.ts";
 
 const seconds = (name: string, formula: string, meaning: string, source?: string): FormulaRow => ({
   name,
@@ -21,7 +22,12 @@ const seconds = (name: string, formula: string, meaning: string, source?: string
 /** Forward, backward and recomputation of one layer of each kind for one micro-batch. */
 export function layerTimeRows(shape: ModelShape): FormulaRow[] {
   return [
-    { name: "rate", formula: "peak * compute_share", unit: "FLOP/s", meaning: "products in the recipe's format" },
+    {
+      name: "rate.products",
+      formula: "peak * compute_share",
+      unit: "FLOP/s",
+      meaning: "products in the recipe's format",
+    },
     {
       name: "rate.bf16",
       formula: "peak.bf16 * compute_share",
@@ -44,8 +50,9 @@ export function layerTimeRows(shape: ModelShape): FormulaRow[] {
 function kindRows(kind: LayerKind): FormulaRow[] {
   const k = kind.name;
   const isMoe = kind.ffn.kind === "moe";
+  const indexed = hasIndexer(kind);
   const products = (flops: string, weights: string): string =>
-    `max(${k}.flops.${flops} * tokens / tp / rate, weight_bytes * ${k}.${weights} / rate.memory)`;
+    `max(${k}.flops.${flops} * tokens / tp / rate.products, weight_bytes * ${k}.${weights} / rate.memory)`;
   return [
     seconds(`${k}.time.dense`, products("dense", "params"), "forward, dense products, or their weights from memory"),
     ...(isMoe
@@ -58,6 +65,20 @@ function kindRows(kind: LayerKind): FormulaRow[] {
         ]
       : []),
     seconds(`${k}.time.core`, `${k}.flops.core * tokens / tp / rate.bf16`, "forward, attention's core"),
+    ...(indexed
+      ? [
+          seconds(
+            `${k}.time.index`,
+            `${k}.flops.index * tokens.sequence / rate.products`,
+            "forward, scores of the indexer, each rank those of its part of the sequence",
+          ),
+          seconds(
+            `${k}.time.index_backward`,
+            `${k}.flops.index_backward * tokens.sequence / rate.products`,
+            "backward of them",
+          ),
+        ]
+      : []),
     seconds(
       `${k}.time.other`,
       `2 * ${k}.act.made / rate.memory`,
@@ -65,19 +86,24 @@ function kindRows(kind: LayerKind): FormulaRow[] {
     ),
     seconds(
       `${k}.time.forward`,
-      `${k}.time.dense${isMoe ? ` + ${k}.time.experts` : ""} + ${k}.time.core + ${k}.time.other`,
+      `${k}.time.dense${isMoe ? ` + ${k}.time.experts` : ""} + ${k}.time.core${indexed ? ` + ${k}.time.index` : ""} + ${k}.time.other`,
       `forward of a ${k} layer`,
     ),
-    seconds(`${k}.time.weight`, `${k}.flops.weight * tokens / tp / rate`, "backward, gradients of the weights"),
+    seconds(
+      `${k}.time.weight`,
+      `${k}.flops.weight * tokens / tp / rate.products`,
+      "backward, gradients of the weights",
+    ),
     seconds(
       `${k}.time.backward`,
-      `${k}.time.forward + ${k}.time.weight + ${k}.time.core + 0.5 * ${k}.time.other`,
+      `${k}.time.forward + ${k}.time.weight + ${k}.time.core + 0.5 * ${k}.time.other` +
+        (indexed ? ` + ${k}.time.index_backward - ${k}.time.index` : ""),
       "backward: activations' gradients as forward, the core's twice; tensors read, their gradients written and read",
     ),
     seconds(
       `${k}.time.recompute`,
       `recompute.full * ${k}.time.forward + (1 - recompute.full) * recompute.selective * ` +
-        `(${k}.flops.cheap * tokens / tp / rate + 2 * ${k}.act.made_again / rate.memory)`,
+        `(${k}.flops.cheap * tokens / tp / rate.products + 2 * ${k}.act.made_again / rate.memory)`,
       "forward work that backward repeats",
     ),
     seconds(
@@ -242,6 +268,8 @@ export function stageMemoryRows(shape: ModelShape): FormulaRow[] {
         .join(" + "),
       "all on the fullest rank",
     ),
+    bytes("memory.limit", "device.memory * margin", "that may be planned of a device"),
+    bytes("memory.over", "max(0, memory.total - memory.limit)", "beyond what may be planned"),
   ];
 }
 

@@ -170,6 +170,13 @@ describe("communication of V3 at 4,096 tokens", () => {
     expect(read({}, "moe.ep.network")).toBe((4096 * 4 * 7 * 7168 * 4) / 8);
   });
 
+  test("where a group of experts spans nodes, a token goes to all nodes that its experts are on", () => {
+    // 256 ranks are 32 nodes, four for each of the eight groups: eight experts fall on 7.18 of them.
+    expect(read({ pp: 1, ep: 256 }, "moe.ep.copies")).toBeCloseTo(32 * (1 - (31 / 32) ** 8), 12);
+    expect(read({ pp: 8, ep: 128 }, "moe.ep.copies")).toBeCloseTo(16 * (1 - (15 / 16) ** 8), 12);
+    expect(read({ ep: 16 }, "moe.ep.copies")).toBeCloseTo(2 * (1 - 2 ** -8), 12);
+  });
+
   test("a pipeline hop is 58.7 MB", () => {
     expect(mega(read({}, "pp.bytes"))).toBe(58.7);
   });

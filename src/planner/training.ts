@@ -128,12 +128,48 @@ const MACHINE_INPUTS = [
   ["hidden_share", "share of communication that the engine hides behind computation where the schedule lets it"],
   ["memory_rate", "memory's peak rate"],
   ["memory_share", "share of it that kernels reach"],
+  ["device.memory", "bytes of a device"],
+  ["margin", "share of them that may be planned"],
 ] as const;
 
 /** @throws ConfigError when the device lacks a figure that the plan needs. */
 export function createTrainingEvaluator(job: TrainingJob): TrainingEvaluator {
   const sheet = compileSheet(inputRows(job.shape), formulaRows(job));
   return evaluatorOn({ sheet, runResults: sheet.runFor(RESULTS), stages: createStageCache(job.shape) }, job);
+}
+
+/** What a layout costs whatever the time that it takes. */
+export interface LayoutCosts {
+  /** Bytes on the fullest rank. */
+  readonly memoryBytes: number;
+  /** Forward, backward and recomputation of one token on all ranks together. */
+  readonly flopsPerToken: number;
+}
+
+/**
+ * Memory and work by their own rows of the sheet, for who asks for no time.
+ *
+ * @param layout - legal; see `checkLayout`.
+ * @throws ConfigError when the device lacks a figure that the plan needs.
+ */
+export function layoutCosts(job: TrainingJob, layout: Layout): LayoutCosts {
+  const { shape } = job;
+  const sheet = compileSheet(inputRows(shape), costRows(job));
+  const registers = sheet.createRegisters();
+  const set = (name: string, value: number): void => {
+    registers[sheet.slot(name)] = value;
+  };
+  const get = (name: string): number => registers[sheet.slot(name)]!;
+  for (const [name, value] of Object.entries(fixedValues(job))) set(name, value);
+  const values = layoutValues(layout);
+  [...DEGREE_INPUTS, ...SAVING_INPUTS].forEach(([name], i) => set(name, values[i]!));
+  sheet.run(registers);
+  const ranks = createStageCache(shape)(layout).leading.map((stage) => {
+    stageInputNames(shape).forEach(({ name }, i) => set(name, stage.values[i]!));
+    sheet.run(registers, STAGE_GROUP);
+    return get("memory.total");
+  });
+  return { memoryBytes: Math.max(...ranks), flopsPerToken: get("flops.training") + get("flops.recompute") };
 }
 
 /** What evaluators of one job share, whatever their coefficients. */
@@ -223,9 +259,22 @@ function evaluatorOn(compiled: Compiled, job: TrainingJob): TrainingEvaluator {
       const { fullestStage, slowestStage } = evaluate(layout);
       const stage = stages(layout).all[found.startsWith("memory") ? fullestStage : slowestStage]!;
       read(layout, stage, []);
-      return sheet.explain(found, registers);
+      return withShare(sheet.explain(found, registers), job.efficiency);
     },
     names: sheet.rows.map(({ name }) => name),
+  };
+}
+
+/** Opens the share of the peak, which is no row of the sheet: fitted on a run, or assumed of two parts. */
+function withShare(quantity: Quantity, efficiency: Efficiency): Quantity {
+  const inputs = quantity.inputs.map((input) => withShare(input, efficiency));
+  if (quantity.name !== "compute_share") return { ...quantity, inputs };
+  const { basis, assumed = {} } = efficiency;
+  const parts = Object.entries(assumed);
+  const formula = parts.length === 0 ? {} : { formula: parts.map(([name]) => name).join(" * ") };
+  return {
+    ...{ ...quantity, ...formula, meaning: `${quantity.meaning}: ${basis}` },
+    inputs: parts.map(([name, { value, meaning }]) => ({ name, value, meaning, unit: "", inputs: [] })),
   };
 }
 
@@ -242,7 +291,7 @@ export const MEMORY_PARTS = [
 
 function findRow(sheet: Sheet, name: string): string {
   if (sheet.has(name)) return name;
-  const names = sheet.rows.map((row) => row.name);
+  const names = [...sheet.rows.map((row) => row.name), "compute_share", "hidden_share"];
   const found = findRowName(names, name);
   if (found !== undefined) return found;
   const near = names.filter((known) => known.startsWith(name)).slice(0, 8);
@@ -283,7 +332,8 @@ function inputRows(shape: ModelShape): InputRow[][] {
   return [machine, DEGREE_INPUTS.map(row), SAVING_INPUTS.map(row), stageInputNames(shape)];
 }
 
-function formulaRows({ shape, recipe }: TrainingJob): FormulaRow[] {
+/** Memory and work, which follow from no rate of a device. */
+function costRows({ shape, recipe }: TrainingJob): FormulaRow[] {
   return [
     ...activationRows(shape, recipe),
     ...stateRows(shape),
@@ -291,6 +341,13 @@ function formulaRows({ shape, recipe }: TrainingJob): FormulaRow[] {
     ...workRows(shape),
     ...mtpCoreRow(shape),
     ...totalWorkRows(shape),
+  ];
+}
+
+function formulaRows(job: TrainingJob): FormulaRow[] {
+  const { shape } = job;
+  return [
+    ...costRows(job),
     ...linkRows(),
     ...layerCommunicationRows(shape),
     ...stageCommunicationRows(),
@@ -324,6 +381,8 @@ function fixedValues(job: TrainingJob): Record<string, number> {
     hidden_share: efficiency.hiddenShare,
     memory_rate: device.memoryBytesPerSec,
     memory_share: efficiency.memoryShare ?? ASSUMED.memoryShare,
+    "device.memory": device.memoryBytes,
+    margin: job.margin,
   };
 }
 

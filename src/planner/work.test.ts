@@ -58,6 +58,25 @@ test("a decoded token of V3 costs what the absorbed and the naive form cost", ()
   ]);
 });
 
+test("the indexer of V3.2 scores every position, learns at the chosen ones and leaves 2,048 to attention", () => {
+  const v32 = modelShape(blueprint(resolveConfig("deepseek-v3.2").model));
+  const linear = 2 * (38_403_822_336 - 129_280 * 7168);
+  const index = 61 * 2 * 64 * 128;
+  const core = 61 * 2 * 128 * 1088 * 2048;
+  expect(decodeFlopsPerToken(v32, 131_072)).toBe(linear + core + index * 131_072);
+  expect(decodeFlopsPerToken(v32, 1024)).toBe(linear + core / 2 + index * 1024);
+  const trained = (seqLen: number, name: string): number => explainWork(v32, { seqLen, mtp: false }, name).value;
+  expect(trained(4096, "flops.index")).toBe(index * 2048);
+  expect(trained(4096, "flops.index_more")).toBe(index * (2 * 1536 - 2048));
+  expect(trained(1024, "flops.index_more")).toBe(index * 512);
+  const whole = 61 * 2 * 128 * 320 * 2048;
+  // The selection biases are active and take no gradient.
+  const all = 3 * (linear + whole) - 2 * 14_848;
+  expect(trained(4096, "flops.training")).toBe(all + index * (2048 + 2 * 1536));
+  const frozen = withAdapters(v32, { rank: 16, targets: ["attn.wo"] });
+  expect(explainWork(frozen, { seqLen: 4096, mtp: false }, "flops.index_more").value).toBe(-index * 2048);
+});
+
 test("a model small enough to count by hand", () => {
   const { model } = resolveConfig("tiny");
   const shape = modelShape(blueprint(model));

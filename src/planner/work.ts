@@ -85,6 +85,7 @@ export function workRows({ kinds }: ModelShape): FormulaRow[] {
         unit: UNIT,
         meaning: "forward, scores and weighted values of attention",
       },
+      ...indexRows(kind),
       {
         name: `${k}.flops.weight`,
         formula: `2 * ${k}.active_trained`,
@@ -93,7 +94,7 @@ export function workRows({ kinds }: ModelShape): FormulaRow[] {
       },
       {
         name: `${k}.flops.forward`,
-        formula: `${k}.flops.dense + ${k}.flops.experts + ${k}.flops.core`,
+        formula: `${k}.flops.dense + ${k}.flops.experts + ${k}.flops.core${hasIndexer(kind) ? ` + ${k}.flops.index` : ""}`,
         unit: UNIT,
         meaning: `forward of a ${k} layer`,
       },
@@ -105,6 +106,44 @@ export function workRows({ kinds }: ModelShape): FormulaRow[] {
       },
     ];
   });
+}
+
+/** Whether an indexer scores the positions, as in DeepSeek-V3.2. */
+export function hasIndexer({ attention }: LayerKind): boolean {
+  return attention.kind === "mla" && attention.indexer !== undefined;
+}
+
+/**
+ * The indexer scores every position; gradients reach it through the chosen ones alone. Attention itself is trained as
+ * masked dense attention.
+ *
+ * **Source:** DeepSeek-V3.2 report 2.1: lightning indexer, sparse training stage, masked attention for short sequences.
+ */
+function indexRows(kind: LayerKind): FormulaRow[] {
+  if (!hasIndexer(kind)) return [];
+  const k = kind.name;
+  const width = `${k}.index_heads * ${k}.index_dim`;
+  const isTrained = kind.parameters.some(({ name, kind: state }) => state === "trainable" && /\.indexer\./.test(name));
+  return [
+    {
+      name: `${k}.keys`,
+      formula: `if(ge(${k}.index_topk, 2 * context), context, ${k}.index_topk - pow(${k}.index_topk, 2) / (4 * context))`,
+      unit: "positions",
+      meaning: "that the indexer leaves to a query on average: all of the first index_topk, then index_topk",
+    },
+    {
+      name: `${k}.flops.index`,
+      formula: `2 * ${width} * context`,
+      unit: UNIT,
+      meaning: "forward, scores of the indexer over all positions",
+    },
+    {
+      name: `${k}.flops.index_backward`,
+      formula: isTrained ? `4 * ${width} * ${k}.keys` : "0",
+      unit: UNIT,
+      meaning: "backward of those scores, at the chosen positions; nothing where the indexer is frozen",
+    },
+  ];
 }
 
 function coreWidth({ name, attention }: LayerKind): string {
@@ -126,6 +165,7 @@ export function totalWorkRows({ kinds, nMtpLayers }: ModelShape): FormulaRow[] {
   const main = kinds.filter(({ name }) => name !== "mtp");
   const over = (of: string, members = main): string =>
     members.map(({ name }) => `${name}.layers * ${name}.flops.${of}`).join(" + ");
+  const indexed = kinds.filter(hasIndexer);
   const mtp = nMtpLayers === 0 ? "0" : "mtp.layers * (mtp.flops.forward + 2 * d * vocab)";
   return [
     {
@@ -135,10 +175,11 @@ export function totalWorkRows({ kinds, nMtpLayers }: ModelShape): FormulaRow[] {
       meaning: "forward, all matrix products of the main model",
     },
     { name: "flops.core", formula: over("core"), unit: UNIT, meaning: "forward, attention's core" },
+    ...(indexed.length === 0 ? [] : totalIndexRows(indexed)),
     { name: "flops.mtp", formula: mtp, unit: UNIT, meaning: "forward of the MTP layers, each with the head" },
     {
       name: "flops.forward",
-      formula: "flops.linear + flops.core + flops.mtp",
+      formula: `flops.linear + flops.core + flops.mtp${main.some(hasIndexer) ? " + flops.index" : ""}`,
       unit: UNIT,
       meaning: "forward in all",
     },
@@ -152,7 +193,7 @@ export function totalWorkRows({ kinds, nMtpLayers }: ModelShape): FormulaRow[] {
     },
     {
       name: "flops.training",
-      formula: "2 * flops.forward + flops.weight + flops.core + flops.mtp_core",
+      formula: `2 * flops.forward + flops.weight + flops.core + flops.mtp_core${indexed.length === 0 ? "" : " + flops.index_more"}`,
       unit: UNIT,
       meaning: "forward, gradients of the activations (the core's are twice its forward) and of the weights",
       source: "Megatron-LM; 3 × forward when everything is trained",
@@ -167,6 +208,27 @@ export function totalWorkRows({ kinds, nMtpLayers }: ModelShape): FormulaRow[] {
         .join(" + "),
       unit: UNIT,
       meaning: "forward work that backward repeats",
+    },
+  ];
+}
+
+/** The indexer's scores in all, and what their backward takes beyond their forward. */
+function totalIndexRows(kinds: readonly LayerKind[]): FormulaRow[] {
+  const over = (members: readonly LayerKind[], work: (k: string) => string): string =>
+    members.map(({ name }) => `${name}.layers * ${work(name)}`).join(" + ");
+  const main = kinds.filter(({ name }) => name !== "mtp");
+  return [
+    {
+      name: "flops.index",
+      formula: over(main, (k) => `${k}.flops.index`),
+      unit: UNIT,
+      meaning: "forward, scores of the indexers in the main layers",
+    },
+    {
+      name: "flops.index_more",
+      formula: over(kinds, (k) => `(${k}.flops.index_backward - ${k}.flops.index)`),
+      unit: UNIT,
+      meaning: "backward of all indexers less their forward, since they are trained at the chosen positions",
     },
   ];
 }
@@ -276,15 +338,39 @@ function settingValues(settings: WorkSettings): Record<string, number> {
 
 /**
  * Forward work of one decoded token at a context. `absorbed` MLA scores against the latent (r_kv + r + r_kv per head
- * and position); naive MLA and other attentions score against whole keys and values.
+ * and position); naive MLA and other attentions score against whole keys and values. An indexer scores the whole
+ * context and leaves attention its `topK`.
  */
 export function decodeFlopsPerToken(shape: ModelShape, context: number, absorbed = true): number {
   const linear = flopsPerToken(shape, { seqLen: 0, mtp: false }).forward;
+  const { core, index, topK } = positionFlops(shape, absorbed);
+  return linear + core * Math.min(context, topK) + index * context;
+}
+
+/** FLOPs of all main layers for one query and one position. */
+export interface PositionFlops {
+  /** Attention's core, and the scores of the indexers; 0 without them. */
+  readonly core: number;
+  readonly index: number;
+  /** Positions that attention sees at most; infinite without indexers. */
+  readonly topK: number;
+}
+
+export function positionFlops(shape: ModelShape, absorbed = true): PositionFlops {
   const counts = layerCounts(shape);
-  const core = shape.kinds
-    .filter(({ name }) => name !== "mtp")
-    .reduce((sum, { attention }, i) => sum + counts[i]! * decodeCore(attention, absorbed), 0);
-  return linear + core * context;
+  const main = shape.kinds.filter(({ name }) => name !== "mtp");
+  const over = (work: (attention: AttentionShape) => number): number =>
+    main.reduce((sum, { attention }, i) => sum + counts[i]! * work(attention), 0);
+  const indexers = main.map(({ attention }) => indexerOf(attention)).filter((indexer) => indexer !== undefined);
+  return {
+    core: over((attention) => decodeCore(attention, absorbed)),
+    index: over((attention) => 2 * (indexerOf(attention)?.nHeads ?? 0) * (indexerOf(attention)?.headDim ?? 0)),
+    topK: indexers.length === 0 ? Infinity : Math.max(...indexers.map(({ topK }) => topK)),
+  };
+}
+
+function indexerOf(attention: AttentionShape) {
+  return attention.kind === "mla" ? attention.indexer : undefined;
 }
 
 /** FLOPs of one head-wise pass over one cached position, all heads. */

@@ -2,6 +2,7 @@
  * Encoding in plain TypeScript: the reference for the native encoder, and the encoder where there is none (browser).
  * Added tokens are cut out, the rest is split into pieces, and each piece is merged in the order of the ranks.
  */
+import { IdBuffer } from "./id-buffer.ts";
 import { Merger } from "./merges.ts";
 import { pieceSplitter } from "./pre-tokenizer.ts";
 import type { Vocabulary } from "./vocabulary.ts";
@@ -22,28 +23,25 @@ export function createPlainEncoder(vocabulary: Vocabulary): BpeEncoder {
   const merger = new Merger(vocabulary);
   const forEachPiece = pieceSplitter(vocabulary.preTokenizer);
   const added = new AddedTokens(vocabulary);
-  const cache = new Map<string, readonly number[]>();
+  const cache = new Map<string, ArrayLike<number>>();
+  const out = new IdBuffer();
 
-  const encodePiece = (piece: string): readonly number[] => {
+  const encodePiece = (piece: string): ArrayLike<number> => {
+    if (piece.length > MAX_CACHED_UNITS) return merger.merge(piece);
     const known = cache.get(piece);
     if (known !== undefined) return known;
     const ids = merger.merge(piece);
-    if (piece.length > MAX_CACHED_UNITS) return ids;
     if (cache.size === MAX_CACHED_PIECES) cache.clear();
     cache.set(piece, ids);
     return ids;
   };
+  const encodeText = (words: string): void => forEachPiece(words, (piece) => out.append(encodePiece(piece)));
 
   const encode = (text: string, allowSpecial: boolean): Int32Array => {
-    const out: number[] = [];
-    const encodeText = (words: string): void =>
-      forEachPiece(words, (piece) => {
-        for (const id of encodePiece(piece)) out.push(id);
-      });
     const wellFormed = withoutLoneSurrogates(text);
     if (allowSpecial) added.cut(wellFormed, encodeText, (id) => out.push(id));
     else encodeText(wellFormed);
-    return Int32Array.from(out);
+    return out.take();
   };
 
   return { encode, encodeMany: (texts, allowSpecial) => texts.map((text) => encode(text, allowSpecial)) };

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "tokenizers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type GgufEntry, writeGguf } from "../formats/index.ts";
-import { nodeFiles } from "../formats/node.ts";
+import { nodeFiles, openGguf } from "../formats/node.ts";
 import { parseTokenizer } from "./index.ts";
 import { loadTokenizer } from "./node.ts";
 
@@ -42,6 +42,24 @@ describe.each(["deepseek-llm", "deepseek-coder"])("%s, read from GGUF", (name) =
     expect(tokenizer.decode([tokenizer.bosId, tokenizer.eosId])).toBe("<｜begin▁of▁sentence｜><｜end▁of▁sentence｜>");
     expect(tokenizer.decode([tokenizer.bosId], { skipSpecial: true })).toBe("");
   });
+});
+
+test("a file asks for BOS when its metadata say so", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "fathom-gguf-"));
+  const gguf = await openGguf(join(GOLDEN, "deepseek-coder.gguf"));
+  const metadata = new Map<string, GgufEntry>();
+  for (const [key, entry] of gguf.metadata) {
+    metadata.set(key, entry.type === "list" ? { ...entry, values: await gguf.readList(key) } : entry);
+  }
+  await gguf.close();
+  const asked = async (value?: boolean): Promise<boolean> => {
+    metadata.delete("tokenizer.ggml.add_bos_token");
+    if (value !== undefined) metadata.set("tokenizer.ggml.add_bos_token", { type: "bool", value });
+    await writeGguf(nodeFiles, join(folder, "bos.gguf"), { metadata, tensors: [] });
+    return (await loadTokenizer(join(folder, "bos.gguf"))).addBos;
+  };
+  expect([await asked(true), await asked(false), await asked()]).toEqual([true, false, false]);
+  await rm(folder, { recursive: true });
 });
 
 describe("bad metadata", () => {

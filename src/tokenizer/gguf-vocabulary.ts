@@ -41,7 +41,13 @@ export async function readGgufVocabulary(gguf: GgufReader, file: string): Promis
     model: { type: "BPE", merges },
   };
   const named = (role: string): string | undefined => tokens[numberOf(gguf, `${role}_token_id`) ?? -1];
-  const config = { bos_token: named("bos"), eos_token: named("eos"), pad_token: named("padding") };
+  const addBos = gguf.metadata.get("tokenizer.ggml.add_bos_token");
+  const config = {
+    add_bos_token: addBos?.type === "bool" && addBos.value === true,
+    bos_token: named("bos"),
+    eos_token: named("eos"),
+    pad_token: named("padding"),
+  };
   return parseVocabulary(json, config, file, tokens.slice(0, nModelTokens));
 }
 

@@ -62,6 +62,7 @@ function byteTokenizer(): HuggingFaceTokenizer {
     bosId: 0,
     eosId: 0,
     padId: 0,
+    addBos: true,
   };
   return HuggingFaceTokenizer.fromString(formatTokenizerJson(vocabulary));
 }

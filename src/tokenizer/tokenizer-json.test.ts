@@ -1,3 +1,4 @@
+import { Tokenizer as HuggingFaceTokenizer } from "tokenizers";
 import { expect, test } from "vitest";
 import { ALPHABET_BYTES, BYTE_CHARACTERS } from "./byte-alphabet.ts";
 import { parseTokenizer } from "./index.ts";
@@ -25,6 +26,7 @@ function validJson(): { root: Json; model: Json } {
     bosId: 0,
     eosId: 1,
     padId: 1,
+    addBos: true,
   };
   const root = JSON.parse(formatTokenizerJson(vocabulary)) as Json;
   return { root, model: root["model"] as Json };
@@ -149,4 +151,31 @@ test("a setting that would change the ids and is not implemented is refused", ()
   expect(() =>
     parseWith(({ root }) => (root["added_tokens"] = [{ id: 0, content: SPECIAL[0], lstrip: true }])),
   ).toThrow("added_tokens[0].lstrip");
+});
+
+test("a file asks for BOS as tokenizer_config.json says, else as its post-processor does, and is written so", async () => {
+  const { root } = validJson();
+  const asked = (json: Json, config?: Json): boolean => parseTokenizer(json, config).addBos;
+  const byteLevel = { ...root, post_processor: { type: "ByteLevel" } };
+  const both = {
+    ...root,
+    post_processor: { type: "Sequence", processors: [byteLevel["post_processor"], root["post_processor"]] },
+  };
+  expect([asked(root), asked(root, {}), asked(both, {}), asked(byteLevel), asked(byteLevel, {})]).toEqual([
+    true,
+    true,
+    true,
+    true,
+    false,
+  ]);
+  expect([asked(byteLevel, { add_bos_token: true }), asked(root, { add_bos_token: false })]).toEqual([true, false]);
+  for (const addBos of [true, false]) {
+    const tokenizer = parseTokenizer(root, { add_bos_token: addBos });
+    expect(JSON.parse(tokenizer.toConfigJson())).toMatchObject({ add_bos_token: addBos });
+    const reference = HuggingFaceTokenizer.fromString(tokenizer.toJson());
+    for (const text of ["", "the th"]) {
+      const ids = (await reference.encode(text, null, { addSpecialTokens: true })).getIds();
+      expect(ids).toEqual([...tokenizer.encode(text, { addBos })]);
+    }
+  }
 });

@@ -28,8 +28,8 @@ type Json = Readonly<Record<string, unknown>>;
 
 /**
  * The vocabulary that a parsed `tokenizer.json` describes.
- * @param config the parsed `tokenizer_config.json`, which names the begin, end and pad tokens. Without it they are those of
- * DeepSeek-V3.
+ * @param config the parsed `tokenizer_config.json`, which names the begin, end and pad tokens and says whether a text begins
+ * with the first. Without it they are those of DeepSeek-V3, and a text does.
  * @param file the name that errors give
  * @param list the tokens by id, in place of `model.vocab`
  * @throws FormatError when a field is malformed, UnsupportedError when it asks for another kind of tokenizer.
@@ -57,7 +57,8 @@ class Reader {
     const tokens = this.#tokens(spellings, idOf, added);
     this.#checkByteTokens(tokens);
     const merges = this.#merges(model["merges"], tokens);
-    return { preTokenizer, tokens, nModelTokens: spellings.length, merges, added, ...this.#roles(config, added) };
+    const roles = { ...this.#roles(config, added), addBos: asksForBos(config, root["post_processor"]) };
+    return { preTokenizer, tokens, nModelTokens: spellings.length, merges, added, ...roles };
   }
 
   #checkKind(root: Json, model: Json): void {
@@ -211,7 +212,7 @@ class Reader {
 }
 
 export function formatTokenizerJson(vocabulary: Vocabulary): string {
-  const { tokens, nModelTokens, merges, added } = vocabulary;
+  const { tokens, nModelTokens, merges, added, bosId } = vocabulary;
   const contents = new Map(added.map(({ id, content }) => [id, content]));
   const spell = (id: number): string => contents.get(id) ?? tokens.spellingOf(id);
   return JSON.stringify({
@@ -229,7 +230,7 @@ export function formatTokenizerJson(vocabulary: Vocabulary): string {
     })),
     normalizer: null,
     pre_tokenizer: formatPreTokenizer(vocabulary.preTokenizer),
-    post_processor: null,
+    post_processor: vocabulary.addBos ? bosInFront(spell(bosId), bosId) : null,
     decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
     model: {
       type: "BPE",
@@ -249,7 +250,7 @@ export function formatTokenizerJson(vocabulary: Vocabulary): string {
 export function formatTokenizerConfigJson(vocabulary: Vocabulary): string {
   const contents = new Map(vocabulary.added.map(({ id, content }) => [id, content]));
   const config = {
-    add_bos_token: true,
+    add_bos_token: vocabulary.addBos,
     add_eos_token: false,
     bos_token: contents.get(vocabulary.bosId),
     eos_token: contents.get(vocabulary.eosId),
@@ -259,6 +260,28 @@ export function formatTokenizerConfigJson(vocabulary: Vocabulary): string {
     tokenizer_class: "PreTrainedTokenizerFast",
   };
   return `${JSON.stringify(config, null, 2)}\n`;
+}
+
+/** The post-processor that puts a token in front of a text: `transformers` 5 asks nothing else whether there is to be one. */
+function bosInFront(id: string, tokenId: number): Json {
+  const bos = { SpecialToken: { id, type_id: 0 } };
+  const [first, second] = ["A", "B"].map((name, type) => ({ Sequence: { id: name, type_id: type } }));
+  const tokens = { [id]: { id, ids: [tokenId], tokens: [id] } };
+  return { type: "TemplateProcessing", single: [bos, first], pair: [bos, first, second], special_tokens: tokens };
+}
+
+/** Whether a text is to begin with the begin-of-sentence token: as tokenizer_config.json says, else as the post-processor does. */
+function asksForBos(config: unknown, postProcessor: unknown): boolean {
+  if (config === undefined) return true;
+  const said = isObject(config) ? config["add_bos_token"] : undefined;
+  return typeof said === "boolean" ? said : putsTokenInFront(postProcessor);
+}
+
+function putsTokenInFront(postProcessor: unknown): boolean {
+  if (!isObject(postProcessor)) return false;
+  const { type, processors, single } = postProcessor;
+  if (type === "Sequence") return Array.isArray(processors) && processors.some(putsTokenInFront);
+  return type === "TemplateProcessing" && Array.isArray(single) && isObject(single[0]) && "SpecialToken" in single[0];
 }
 
 /** The vocabularies of LLM and Coder leave out the bytes that well-formed UTF-8 never holds. */

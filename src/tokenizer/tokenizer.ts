@@ -37,6 +37,8 @@ export class Tokenizer {
   readonly bosId: number;
   readonly eosId: number;
   readonly padId: number;
+  /** Whether its files ask for the begin-of-sentence token before a text. */
+  readonly addBos: boolean;
   readonly preTokenizer: PreTokenizer;
   readonly #vocabulary: Vocabulary;
   readonly #encoder: BpeEncoder;
@@ -48,6 +50,7 @@ export class Tokenizer {
     this.bosId = vocabulary.bosId;
     this.eosId = vocabulary.eosId;
     this.padId = vocabulary.padId;
+    this.addBos = vocabulary.addBos;
     this.preTokenizer = vocabulary.preTokenizer;
     this.#vocabulary = vocabulary;
     this.#encoder = encoder;

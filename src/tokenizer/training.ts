@@ -15,8 +15,8 @@ export interface TrainTokenizerOptions {
 
 /**
  * A tokenizer learned from `documents`, which are read one by one and not kept. Each step merges the most frequent pair
- * of neighbouring tokens within a piece; among equals the one with the smallest ids. So the same documents, in any
- * order, give the same tokenizer.
+ * of neighbouring tokens within a piece; among equals the one with the smallest ids. So the same documents give the same
+ * tokenizer; in any order, too, while their distinct pieces fit into the memory that is set aside for counting.
  *
  *     const tokenizer = await trainTokenizer(["to be or not to be"], { vocabSize: 264 });
  *     tokenizer.decode(tokenizer.encode("to be")); // "to be"
@@ -70,5 +70,6 @@ function vocabularyOf(special: readonly string[], merges: Uint32Array): Vocabula
     else tokens.spell(id, spelling);
   });
   const added = special.map((content, id) => ({ id, content, special: true }));
-  return { preTokenizer: "deepseek-v3", tokens, nModelTokens, merges, added, bosId: 0, eosId: 1, padId: 2 };
+  const roles = { bosId: 0, eosId: 1, padId: 2, addBos: true };
+  return { preTokenizer: "deepseek-v3", tokens, nModelTokens, merges, added, ...roles };
 }

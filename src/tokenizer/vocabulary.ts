@@ -31,6 +31,8 @@ export interface Vocabulary {
   readonly bosId: number;
   readonly eosId: number;
   readonly padId: number;
+  /** Whether its files ask for the begin-of-sentence token before a text. */
+  readonly addBos: boolean;
 }
 
 /** The id of each of the 256 bytes, 0 for those that no token is. */

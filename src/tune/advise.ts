@@ -4,7 +4,8 @@ import type { ResolvedConfig } from "../config/index.ts";
 import { ConfigError, FathomError } from "../core/errors.ts";
 import { KINDS, type Action, type Changes, type Kind, type Situation, type Symptom } from "./action.ts";
 import type { RunMetrics } from "./metrics.ts";
-import { predictedJob, predictTraining, type PredictedJob, type Prediction } from "./prediction.ts";
+import type { Quantity } from "../planner/index.ts";
+import { explainPrediction, predictedJob, predictTraining, type PredictedJob, type Prediction } from "./prediction.ts";
 import { TREES, walk, type Step } from "./tree.ts";
 
 export interface Advice {
@@ -49,7 +50,7 @@ export interface AdviseInput {
 /** @throws ConfigError when the configuration itself cannot be planned. */
 export function advise({ symptom, resolve: resolveGiven, metrics, sample }: AdviseInput): Report {
   const isOpen = leavesMicroBatchOpen(resolveGiven({}));
-  const resolve = isOpen ? (changes: Changes) => resolveGiven({ ...ONE_SEQUENCE, ...changes }) : resolveGiven;
+  const resolve = settled(resolveGiven);
   const config = resolve({});
   const situation: Situation = {
     config,
@@ -74,6 +75,45 @@ export function advise({ symptom, resolve: resolveGiven, metrics, sample }: Advi
   const job = predictedJob(config, isOpen);
   const ranked = advice.filter(helps(symptom)).toSorted(symptom === "oom" ? byFitThenScore : byScore);
   return { symptom, job, now, remark: remarkOn(symptom, now), steps, advice: ranked, refused };
+}
+
+/** What the advisor predicts of every change, by rows of the training plan. */
+const EFFECTS = ["memory.total", "time.step"] as const;
+const PRESENT = [...EFFECTS, "memory.limit", "run.rate"] as const;
+
+/**
+ * Where the predicted effect of an advice comes from: its number less that of the present run; of the present run alone
+ * for number 0.
+ *
+ * @param number - place of the advice in the report, from 1, or 0.
+ * @throws ConfigError when there is no such advice.
+ */
+export function explainAdvice(input: AdviseInput, number: number): Quantity[] {
+  const resolve = settled(input.resolve);
+  const present = (name: string): Quantity => explainPrediction(resolve({}), name);
+  if (number === 0) return PRESENT.map(present);
+  const chosen = adviceAt(advise(input), "--why", number);
+  const config = resolve(chosen.changes);
+  return EFFECTS.map((name) => differenceOf(explainPrediction(config, name), present(name)));
+}
+
+/** Names are told apart, so that both are opened. */
+function differenceOf(after: Quantity, before: Quantity): Quantity {
+  const { name, unit, meaning } = after;
+  return {
+    ...{ name: `change of ${name}`, unit, value: after.value - before.value },
+    ...{ meaning: `${meaning}: what the advice adds`, formula: "with the advice - now" },
+    inputs: [
+      { ...after, name: `${name} with the advice` },
+      { ...before, name: `${name} now` },
+    ],
+  };
+}
+
+/** The settings with micro-batches of one sequence where they are open. */
+function settled(resolve: AdviseInput["resolve"]): AdviseInput["resolve"] {
+  if (!leavesMicroBatchOpen(resolve({}))) return resolve;
+  return (changes) => resolve({ ...ONE_SEQUENCE, ...changes });
 }
 
 const ONE_SEQUENCE = { "training.micro_batch_size": 1 };
@@ -139,11 +179,8 @@ function byScore(a: Advice, b: Advice): number {
 }
 
 /** The advice with this number (from 1), to be applied alone. @throws ConfigError when there is none, or nothing to set. */
-export function chosenAdvice({ advice }: Report, number: number): Advice {
-  const chosen = advice[number - 1];
-  if (chosen === undefined) {
-    throw new ConfigError("--apply", `must be from 1 to ${advice.length}`, number, "see the list without --apply");
-  }
+export function chosenAdvice(report: Report, number: number): Advice {
+  const chosen = adviceAt(report, "--apply", number);
   if (Object.keys(chosen.changes).length > 0) return chosen;
   throw new ConfigError(
     "--apply",
@@ -151,4 +188,11 @@ export function chosenAdvice({ advice }: Report, number: number): Advice {
     `${number}, ${chosen.name}`,
     "do it by hand",
   );
+}
+
+/** @throws ConfigError when there is no advice of this number. */
+function adviceAt({ advice }: Report, option: string, number: number): Advice {
+  const chosen = advice[number - 1];
+  if (chosen !== undefined) return chosen;
+  throw new ConfigError(option, `must be from 1 to ${advice.length}`, number, `see the list without ${option}`);
 }

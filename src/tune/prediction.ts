@@ -2,7 +2,7 @@
 
 import { blueprint, countParameters } from "../blueprint/index.ts";
 import type { ResolvedConfig } from "../config/index.ts";
-import { configuredLayout, evaluatorOfConfig, worldSize } from "../planner/index.ts";
+import { configuredLayout, evaluatorOfConfig, worldSize, type Quantity } from "../planner/index.ts";
 
 export interface Prediction {
   /** Parameters and buffers of the model. */
@@ -52,4 +52,12 @@ export function predictTraining(config: ResolvedConfig): Prediction {
     runSec: stepSec * config.training.steps,
     tokensPerSec: config.training.tokensPerStep / stepSec,
   };
+}
+
+/**
+ * Where a number of the prediction comes from.
+ * @param name - a row of the training plan, such as `memory.total`.
+ */
+export function explainPrediction(config: ResolvedConfig, name: string): Quantity {
+  return evaluatorOfConfig(config).explain(configuredLayout(config), name);
 }

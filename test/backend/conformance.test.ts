@@ -58,9 +58,10 @@ function hasSameBits(a: Float64Array, b: Float64Array): boolean {
 
 describe.each(KERNEL_NAMES)("%s", (kernel) => {
   let cases: Case<typeof kernel>[] = [];
+  // Some hundreds of matrices are drawn, which takes seconds on a busy machine.
   beforeAll(() => {
     cases = [...casesOf(kernel)];
-  });
+  }, 60_000);
   afterAll(() => {
     cases = [];
   });

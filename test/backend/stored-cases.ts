@@ -10,7 +10,7 @@ import {
   type Rng,
 } from "../../src/core/index.ts";
 import type { KernelName } from "../../src/kernels/index.ts";
-import { blank, f32, f64, i32, runKernel, stored, uniform, type Field } from "../helpers/kernel-calls.ts";
+import { bf16, blank, f32, f64, i32, runKernel, stored, uniform, type Field } from "../helpers/kernel-calls.ts";
 import { absolute, indices, reference, startsOf, type Case, type Cases } from "./case.ts";
 import { bound } from "./tolerances.ts";
 
@@ -25,7 +25,9 @@ const HALVES: { readonly [D in DType]?: readonly number[] } = {
 /** Random blocks of values that are neither large nor tiny. */
 function randomBlocks(rng: Rng, dtype: DType, elements: number): Uint8Array {
   if (dtype === "f32") return new Uint8Array(Float32Array.from(uniform(rng, elements)).buffer);
-  const bytes = Uint8Array.from({ length: bytesOf(dtype, elements) }, () => rng.nextUint32());
+  const length = bytesOf(dtype, elements);
+  const words = Uint32Array.from({ length: Math.ceil(length / 4) }, () => rng.nextUint32());
+  const bytes = new Uint8Array(words.buffer).slice(0, length);
   const { blockBytes } = DTYPES[dtype];
   for (let at = 0; at < bytes.length; at += blockBytes) {
     for (const half of HALVES[dtype] ?? []) bytes[at + half + 1] = 0x20 | (bytes[at + half + 1]! & 0x8f);
@@ -118,6 +120,18 @@ function* matmul(rng: Rng): Iterable<Case<"matmul">> {
       for (const form of [FORMS[1]!, FORMS[4]!]) yield product(rng, { ...shape, ...form });
     }
   }
+  yield* bf16Products(rng);
+}
+
+/** A left factor in bf16, of one row, of some, and transposed: with rows of weights in f32, and in one other form each. */
+function* bf16Products(rng: Rng): Iterable<Case<"matmul">> {
+  for (const [i, dtype] of STORED.entries()) {
+    const { cols, pad } = widths(dtype);
+    for (const [j, m] of [1, 3, 9].entries()) {
+      const shape = { dtype, m, rows: 21, cols, pad, batch: 1, left: "bf16" } as const;
+      for (const form of [FORMS[1]!, FORMS[(i + 2 * j) % FORMS.length]!]) yield product(rng, { ...shape, ...form });
+    }
+  }
 }
 
 interface ProductShape {
@@ -130,11 +144,13 @@ interface ProductShape {
   readonly compute: number;
   readonly transB: number;
   readonly side?: readonly number[];
+  /** Type of the left factor. Default f32. */
+  readonly left?: "bf16";
 }
 
 /** A product with a view that leaves out rows above and, but for blocks, columns to the left of the whole. */
 function product(rng: Rng, shape: ProductShape): Case<"matmul"> {
-  const { dtype, m, rows, cols, pad, batch, compute, transB, side } = shape;
+  const { dtype, m, rows, cols, pad, batch, compute, transB, side, left } = shape;
   const ldb = cols + pad;
   const whole = randomMatrix(rng, dtype, batch * rows + 2, ldb, side === undefined ? undefined : [...side]);
   const { operand, plain, front } = from(whole, ldb + pad);
@@ -144,7 +160,7 @@ function product(rng: Rng, shape: ProductShape): Case<"matmul"> {
     ...{ strideA: m * (k + 1), strideB: rows * ldb, strideC: m * (n + 1), accumulate: m % 2, compute },
   };
   const fields = {
-    a: f32(uniform(rng, batch * m * (k + 1))),
+    a: (left === undefined ? f32 : bf16)(uniform(rng, batch * m * (k + 1))),
     b: operand,
     c: f32(uniform(rng, batch * m * (n + 1))),
     bScale: whole.scale,
@@ -158,7 +174,7 @@ function product(rng: Rng, shape: ProductShape): Case<"matmul"> {
       numbers,
     ).c;
   return {
-    title: `${dtype}, ${JSON.stringify(numbers)}`,
+    title: `${left ?? "f32"} · ${dtype}, ${JSON.stringify(numbers)}`,
     fields,
     numbers: { ...numbers, scaleRows, scaleCols },
     bounds: () => ({ c: bound(familyOf(compute), magnitude(), { terms: k + 1 }) }),
@@ -209,14 +225,11 @@ function grouped(rng: Rng, { dtype, list, compute, transW, turn }: GroupedShape)
     wScale: scales.length === 0 ? undefined : list === 1 ? handles(scales) : scales[0]!,
   };
   const numbers = { experts, rows, xRows, outDim, inDim, transW, accumulate: turn % 2, compute };
-  const plain = f64(own.flatMap(({ values }) => [...values]));
-  const magnitude = (): Float64Array =>
-    runKernel(
-      reference,
-      "groupedMatmul",
-      absolute<"groupedMatmul">({ ...fields, w: plain, wScale: undefined }),
-      numbers,
-    ).y;
+  const magnitude = (): Float64Array => {
+    const plain = f64(own.flatMap(({ values }) => [...values]));
+    const operands = absolute<"groupedMatmul">({ ...fields, w: plain, wScale: undefined });
+    return runKernel(reference, "groupedMatmul", operands, numbers).y;
+  };
   return {
     title: `${dtype}, list ${list}, ${JSON.stringify(numbers)}`,
     fields,

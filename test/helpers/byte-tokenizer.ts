@@ -25,6 +25,7 @@ export function createByteTokenizer(): Tokenizer {
     bosId: 0,
     eosId: 1,
     padId: 2,
+    addBos: true,
   };
   return new Tokenizer(vocabulary, createPlainEncoder(vocabulary));
 }

@@ -91,9 +91,9 @@ export interface RawTensor {
   readonly bytes: Uint8Array;
 }
 
-/** All tensors of a folder with one file. */
-export async function rawTensors(folder: string): Promise<Map<string, RawTensor>> {
-  const reader = await openSafetensors(folder);
+/** All tensors of a `.safetensors` file, or of a folder with one. */
+export async function rawTensors(path: string): Promise<Map<string, RawTensor>> {
+  const reader = await openSafetensors(path);
   const tensors = new Map<string, RawTensor>();
   for (const [name, { dtype, shape }] of reader.tensors) {
     tensors.set(name, { dtype: dtype as RawTensor["dtype"], shape, bytes: (await reader.read(name)).slice() });
@@ -102,7 +102,9 @@ export async function rawTensors(folder: string): Promise<Map<string, RawTensor>
   return tensors;
 }
 
-export async function writeRaw(folder: string, tensors: ReadonlyMap<string, RawTensor>): Promise<void> {
+/** @param path - of a `.safetensors` file, or of a folder that gets one. */
+export async function writeRaw(path: string, tensors: ReadonlyMap<string, RawTensor>): Promise<void> {
   const sources = [...tensors].map(([name, { bytes, ...tensor }]) => ({ name, ...tensor, chunks: () => [bytes] }));
-  await writeSafetensors(nodeFiles, join(folder, "model.safetensors"), sources);
+  const file = path.endsWith(".safetensors") ? path : join(path, "model.safetensors");
+  await writeSafetensors(nodeFiles, file, sources);
 }

@@ -1,6 +1,6 @@
 /** `npm start` as a newcomer runs it, once: text is fetched, nano is trained, and what is learnt is real. */
 
-import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
+import { accessSync, constants, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -101,6 +101,10 @@ describe("npm start", () => {
     expect(code, stderr).toBe(0);
     expect(stderr).toBe("");
     expect(times()).toEqual(before);
+  });
+
+  test("has built a program that npx may run", () => {
+    expect(() => accessSync(mainScript, constants.X_OK)).not.toThrow();
   });
 });
 

@@ -7,6 +7,7 @@ mod merges;
 mod piece_cache;
 mod pieces;
 mod pre_tokenizer;
+mod row;
 mod staged;
 mod trainer;
 mod unicode;

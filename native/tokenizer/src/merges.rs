@@ -3,16 +3,21 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-const NONE: u32 = u32::MAX;
-/// Pieces up to this many bytes are searched for their lowest rank again after each merge; longer ones are queued.
+use crate::row::Row;
+
+pub const NONE: u32 = u32::MAX;
+/// Pieces up to this many bytes are searched for their lowest rank again after each merge; longer ones are swept and queued.
 const MAX_SEARCHED_BYTES: usize = 64;
 
 /// (left id, right id) to (rank, merged id): open addressing, at most half full.
 pub struct Merges {
     slots: Box<[Slot]>,
     shift: u32,
+    /// The token that each rank makes.
+    merged: Box<[u32]>,
+    is_ordered: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -29,7 +34,9 @@ impl Merges {
     /// `merges` holds (left, right, merged) ids in the order of their ranks; the first of equal pairs counts.
     pub fn new(merges: &[[u32; 3]]) -> Self {
         let size = (merges.len() * 2).next_power_of_two().max(2);
-        let mut table = Self { slots: vec![FREE; size].into(), shift: u64::BITS - size.trailing_zeros() };
+        let shift = u64::BITS - size.trailing_zeros();
+        let merged = merges.iter().map(|&[_, _, merged]| merged).collect();
+        let mut table = Self { slots: vec![FREE; size].into(), shift, merged, is_ordered: is_ordered(merges) };
         for (rank, &[left, right, merged]) in merges.iter().enumerate() {
             let at = table.slot_of(left, right);
             if table.slots[at].rank == NONE {
@@ -41,9 +48,20 @@ impl Merges {
 
     /// Rank and merged id of a pair; `NONE` and `NONE` when it does not merge.
     #[inline]
-    fn get(&self, left: u32, right: u32) -> (u32, u32) {
+    pub fn get(&self, left: u32, right: u32) -> (u32, u32) {
         let slot = &self.slots[self.slot_of(left, right)];
         (slot.rank, slot.merged)
+    }
+
+    /// The token that the merge of this rank makes.
+    pub fn merged_by(&self, rank: u32) -> u32 {
+        self.merged[rank as usize]
+    }
+
+    /// Whether every merge makes a token that only later ones merge further. Then no merge makes a pair of lower rank than
+    /// its own, as in every vocabulary that was trained.
+    pub fn is_ordered(&self) -> bool {
+        self.is_ordered
     }
 
     /// The slot of the pair, or the free one where it belongs.
@@ -61,10 +79,20 @@ impl Merges {
     }
 }
 
+fn is_ordered(merges: &[[u32; 3]]) -> bool {
+    let mut made = FxHashSet::default();
+    // From the last merge on: `made` holds what this one and later ones make.
+    merges.iter().rev().all(|[left, right, merged]| {
+        made.insert(merged);
+        !made.contains(left) && !made.contains(right)
+    })
+}
+
 /// What merging keeps between pieces, so that it does not allocate.
 #[derive(Default)]
 pub struct Merger {
     symbols: Vec<Symbol>,
+    row: Row,
     slots: Vec<ListSlot>,
     queue: Queue,
 }
@@ -80,15 +108,20 @@ struct Symbol {
 impl Merger {
     /// Appends the ids of `piece` to `out`.
     pub fn merge(&mut self, merges: &Merges, byte_ids: &[u32; 256], piece: &[u8], out: &mut Vec<u32>) {
+        if piece.len() > MAX_SEARCHED_BYTES {
+            return self.merge_long(merges, byte_ids, piece, out);
+        }
         let ids = piece.iter().map(|&byte| byte_ids[usize::from(byte)]);
-        if piece.len() <= MAX_SEARCHED_BYTES {
-            self.symbols.clear();
-            self.symbols.extend(ids.map(|id| Symbol { id, rank: NONE, merged: NONE }));
-            self.merge_by_search(merges);
-            out.extend(self.symbols.iter().map(|symbol| symbol.id));
+        self.symbols.clear();
+        self.symbols.extend(ids.map(|id| Symbol { id, rank: NONE, merged: NONE }));
+        self.merge_by_search(merges);
+        out.extend(self.symbols.iter().map(|symbol| symbol.id));
+    }
+
+    fn merge_long(&mut self, merges: &Merges, byte_ids: &[u32; 256], piece: &[u8], out: &mut Vec<u32>) {
+        if self.row.sweep(merges, byte_ids, piece) {
+            out.extend(self.row.tokens().iter().map(|token| token.id));
         } else {
-            self.slots.clear();
-            self.slots.extend(ids.zip(1..).map(|(id, link)| ListSlot { id, link }));
             self.merge_by_queue(merges);
             out.extend(self.slots.iter().map(|slot| slot.id).filter(|&id| id != NONE));
         }
@@ -111,11 +144,13 @@ impl Merger {
     }
 
     fn merge_by_queue(&mut self, merges: &Merges) {
-        let Self { slots, queue, .. } = self;
-        let mut list = List { slots, merges };
-        for left in 0..list.slots.len() as u32 {
-            list.enqueue(queue, left);
+        let Self { row, slots, queue, .. } = self;
+        slots.clear();
+        slots.extend(row.tokens().iter().zip(1..).map(|(token, link)| ListSlot { id: token.id, link }));
+        for (token, left) in row.tokens().iter().zip(0..).filter(|(token, _)| token.rank != NONE) {
+            queue.push(token.rank, left);
         }
+        let mut list = List { slots, merges };
         while let Some((rank, places)) = queue.pop() {
             list.merge_all(queue, rank, places);
         }
@@ -135,7 +170,7 @@ fn lowest(symbols: &[Symbol]) -> Option<usize> {
     (rank != NONE).then_some(at)
 }
 
-/// A byte of a long piece. The first slot of a token holds its id and, as `link`, where the next token begins; the others
+/// A token of a row, as it came from the sweeps. The first slot of a token holds its id and, as `link`, where the next token begins; the others
 /// hold `NONE`, and the last of them as `link` where its token begins.
 #[derive(Clone, Copy)]
 struct ListSlot {
@@ -294,10 +329,36 @@ mod tests {
         made.to_vec()
     }
 
+    /// Merges as training gives them: a token is made before it is merged further.
+    fn ordered_merges() -> Vec<[u32; 3]> {
+        let (a, b, c) = (u32::from(b'a'), u32::from(b'b'), u32::from(b'c'));
+        vec![[a, a, 256], [256, 256, 257], [a, b, 258], [258, c, 259], [257, 258, 260], [b, c, 261], [256, a, 262]]
+    }
+
     #[test]
     fn short_and_long_pieces_merge_by_the_plain_rule() {
-        let merges = merges();
-        let table = Merges::new(&merges);
+        assert!(Merges::new(&ordered_merges()).is_ordered && !Merges::new(&merges()).is_ordered);
+        check(&merges());
+        check(&ordered_merges());
+    }
+
+    #[test]
+    fn runs_merge_by_the_plain_rule() {
+        let table = Merges::new(&ordered_merges());
+        let bytes = std::array::from_fn(|byte| byte as u32);
+        let mut merger = Merger::default();
+        for unit in ["a", "ab", "aab", "abc", "aaaaaaab"] {
+            for repeats in 60..90 {
+                let piece = unit.repeat(repeats);
+                let mut out = Vec::new();
+                merger.merge(&table, &bytes, piece.as_bytes(), &mut out);
+                assert_eq!(out, plain(&ordered_merges(), piece.as_bytes()), "{repeats} times {unit}");
+            }
+        }
+    }
+
+    fn check(merges: &[[u32; 3]]) {
+        let table = Merges::new(merges);
         let bytes = std::array::from_fn(|byte| byte as u32);
         let mut merger = Merger::default();
         let mut state = 1_u32;
@@ -310,7 +371,7 @@ mod tests {
                 .collect();
             let mut out = Vec::new();
             merger.merge(&table, &bytes, &piece, &mut out);
-            assert_eq!(out, plain(&merges, &piece), "{length}");
+            assert_eq!(out, plain(merges, &piece), "{length}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Training: the pair with the highest count is merged; among equal counts the one with the smallest (left id, right
 //! id). A pair that occurs once is not merged. Ids: special tokens, 256 bytes in the order of the GPT-2 alphabet, merges.
 //!
-//! Texts are fed one by one and only their distinct pieces are kept, so a corpus never is in memory as a whole.
+//! Texts are fed one by one and only their distinct pieces are kept, of a very large corpus only the more frequent ones,
+//! so memory has a bound that no corpus exceeds.
 
 use std::collections::{BinaryHeap, HashMap};
 
@@ -12,6 +13,8 @@ use crate::pieces::for_each_piece;
 
 /// Longer pieces are counted in parts, so that a text without borders (base64, one letter) cannot make each merge slow.
 const MAX_WORD_BYTES: usize = 256;
+/// About what the distinct words may take in training before the rarest of them are forgotten: a million short ones.
+const ROOM_BYTES: usize = 256 << 20;
 /// A pair must occur this often to be merged.
 const MIN_COUNT: i64 = 2;
 
@@ -22,14 +25,19 @@ pub struct Trainer {
     vocab_size: u32,
     n_special: u32,
     special: AddedTokens,
-    counts: HashMap<Box<[u8]>, i64>,
+    counts: Counts,
 }
 
 impl Trainer {
     /// `vocab_size` must be at least 256 plus the number of special tokens, which are cut out of the texts.
     pub fn new(vocab_size: u32, special: Vec<String>) -> Self {
         let n_special = special.len() as u32;
-        Self { vocab_size, n_special, special: AddedTokens::new(special.into_iter().zip(0..)), counts: HashMap::new() }
+        Self {
+            vocab_size,
+            n_special,
+            special: AddedTokens::new(special.into_iter().zip(0..)),
+            counts: Counts::new(ROOM_BYTES),
+        }
     }
 
     /// Counts the pieces of one text.
@@ -37,7 +45,7 @@ impl Trainer {
         let counts = &mut self.counts;
         self.special.for_each_part(text, |part| {
             if let Part::Text(words) = part {
-                for_each_piece(words, |piece| count_piece(counts, piece));
+                for_each_piece(words, |piece| counts.add(piece));
             }
         });
     }
@@ -47,7 +55,7 @@ impl Trainer {
     pub fn train(self) -> Vec<[u32; 3]> {
         let first_byte = self.n_special;
         let mut vocab = Vocab::new(first_byte);
-        let mut words = Words::new(self.counts, first_byte);
+        let mut words = Words::new(self.counts.by_word, first_byte);
         let mut merges = Vec::new();
         while vocab.len() < self.vocab_size {
             let Some(pair) = words.pop_best() else { break };
@@ -59,15 +67,46 @@ impl Trainer {
     }
 }
 
-fn count_piece(counts: &mut HashMap<Box<[u8]>, i64>, piece: &[u8]) {
-    for word in piece.chunks(MAX_WORD_BYTES).filter(|word| word.len() > 1) {
-        match counts.get_mut(word) {
-            Some(count) => *count += 1,
-            None => {
-                counts.insert(word.into(), 1);
+/// How often each word occurs. When there are too many the rarest are forgotten: their counts begin anew.
+struct Counts {
+    by_word: HashMap<Box<[u8]>, i64>,
+    bytes: usize,
+    room: usize,
+}
+
+impl Counts {
+    fn new(room: usize) -> Self {
+        Self { by_word: HashMap::new(), bytes: 0, room }
+    }
+
+    fn add(&mut self, piece: &[u8]) {
+        for word in piece.chunks(MAX_WORD_BYTES).filter(|word| word.len() > 1) {
+            if let Some(count) = self.by_word.get_mut(word) {
+                *count += 1;
+                continue;
+            }
+            self.by_word.insert(word.into(), 1);
+            self.bytes += training_bytes(word);
+            if self.bytes > self.room {
+                self.forget_rarest();
             }
         }
     }
+
+    /// Forgets all words that occur once, twice or less, four times or less …, until half of the room is free.
+    fn forget_rarest(&mut self) {
+        let mut rarest = 1;
+        while self.bytes > self.room / 2 {
+            self.by_word.retain(|_, count| *count > rarest);
+            self.bytes = self.by_word.keys().map(|word| training_bytes(word)).sum();
+            rarest *= 2;
+        }
+    }
+}
+
+/// What a word takes while merges are learned: its bytes, a token id for each, its places in the lists of its pairs.
+fn training_bytes(word: &[u8]) -> usize {
+    100 + 16 * word.len()
 }
 
 /// The place of a byte in the GPT-2 alphabet: printable Latin-1 characters first, then the other bytes.
@@ -136,7 +175,7 @@ struct Words {
 impl Words {
     fn new(counts: HashMap<Box<[u8]>, i64>, first_byte: u32) -> Self {
         let to_ids = |word: &[u8]| word.iter().map(|&byte| first_byte + alphabet_index(byte)).collect();
-        let words: Vec<(Vec<u32>, i64)> = counts.iter().map(|(word, &count)| (to_ids(word), count)).collect();
+        let words: Vec<(Vec<u32>, i64)> = counts.into_iter().map(|(word, count)| (to_ids(&word), count)).collect();
         let mut pairs = FxHashMap::<Pair, Occurrences>::default();
         for (i, (ids, count)) in words.iter().enumerate() {
             for pair in ids.windows(2) {
@@ -285,6 +324,32 @@ mod tests {
         let texts = ["one two three", "two three four", "three four five five"];
         let reversed: Vec<&str> = texts.iter().rev().copied().collect();
         assert_eq!(trained(&texts, 40), trained(&reversed, 40));
+    }
+
+    #[test]
+    fn words_without_end_take_no_more_than_their_room_and_leave_the_frequent_ones() {
+        let mut counts = Counts::new(100_000);
+        for i in 0..20_000 {
+            counts.add(format!(" once{i}").as_bytes());
+            counts.add(b" often");
+            assert!(counts.bytes <= counts.room);
+        }
+        assert_eq!(counts.by_word[b" often".as_slice()], 20_000);
+        assert_eq!(counts.bytes, counts.by_word.keys().map(|word| training_bytes(word)).sum::<usize>());
+    }
+
+    #[test]
+    fn room_is_made_among_words_of_any_count() {
+        let mut counts = Counts::new(2000);
+        for round in 0..50 {
+            for i in 0..9 {
+                counts.add(format!("word {i} of {round}").repeat(2).as_bytes());
+            }
+        }
+        for _ in 0..3 {
+            (0..20).for_each(|i| counts.add(format!("thrice {i}").as_bytes()));
+        }
+        assert!(counts.bytes <= counts.room);
     }
 
     #[test]

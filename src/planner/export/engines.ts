@@ -116,7 +116,6 @@ export function engineRow(name: EngineName): Omit<EngineRow<Launch>, "program"> 
 
 /** What the engine runs. @throws ConfigError when the job is of another kind, or the cluster does not run such jobs. */
 export function engineProgram(name: EngineName, input: EngineInput): NodeProgram {
-  const { clusters } = engineRow(name);
   const { job, cluster } = input;
   const task = ENGINE_TASKS[name];
   if (task !== job.kind) {
@@ -124,11 +123,16 @@ export function engineProgram(name: EngineName, input: EngineInput): NodeProgram
     const cure = `choose one of ${others.map(([other]) => other).join(", ")}`;
     throw new ConfigError("engine", `${name} is made to ${TASKS[task]}, not to ${TASKS[job.kind]}`, undefined, cure);
   }
-  if (cluster !== undefined && !clusters.includes(cluster)) {
-    const rule = `${name} runs on ${clusters.join(", ")}`;
-    throw new ConfigError("cluster", rule, cluster, "choose one of them, or none to start the nodes by hand");
-  }
+  checkCluster(name, cluster);
   return (ENGINES[name].program as (given: EngineInput) => NodeProgram)(input);
+}
+
+/** @throws ConfigError for a cluster that the engine has no template for. */
+export function checkCluster(name: EngineName, cluster: ClusterName | undefined): void {
+  const { clusters } = engineRow(name);
+  if (cluster === undefined || clusters.includes(cluster)) return;
+  const rule = `${name} runs on ${clusters.join(", ")}`;
+  throw new ConfigError("cluster", rule, cluster, "choose one of them, or leave it out and start the nodes by hand");
 }
 
 const TASKS: Readonly<Record<Launch["kind"], string>> = {

@@ -328,12 +328,12 @@ test.each<[string, Partial<ExportRequest>, string]>([
   [
     "service cluster for training",
     { cluster: "lws" },
-    'cluster: megatron runs on slurm, jobset, mpi, got "lws"; choose one of them, or none to start the nodes by hand',
+    'cluster: megatron runs on slurm, jobset, mpi, got "lws"; choose one of them, or leave it out and start the nodes by hand',
   ],
   [
     "Ray for training",
     { cluster: "ray" },
-    'cluster: megatron runs on slurm, jobset, mpi, got "ray"; choose one of them, or none to start the nodes by hand',
+    'cluster: megatron runs on slurm, jobset, mpi, got "ray"; choose one of them, or leave it out and start the nodes by hand',
   ],
   [
     "no image",

@@ -12,10 +12,10 @@ import { mpi } from "./clusters/mpi.ts";
 import { ray } from "./clusters/ray.ts";
 import { slurm } from "./clusters/slurm.ts";
 import type { EngineName } from "./engine-names.ts";
-import { engineProgram, engineRow } from "./engines.ts";
+import { checkCluster, engineProgram, engineRow } from "./engines.ts";
 import { checkListed, extraEnvironment, extraFlags, flagNames } from "./flag-rules.ts";
 import type { ClusterFiles, ClusterName, Launch, LaunchFile, NodeProgram, Site } from "./launch.ts";
-import { planPage, type PredictionRow } from "./plan-page.ts";
+import { planPage, type Fact } from "./plan-page.ts";
 import { predict } from "./prediction.ts";
 import { command, script, type Script, type Word } from "./shell.ts";
 
@@ -25,6 +25,8 @@ export interface ExportRequest {
   readonly model: ModelConfig;
   /** As the user named the model. */
   readonly modelName: string;
+  /** Words that name the model, and the user's hardware file, to `fathom plan`; without them the model's name. */
+  readonly planArguments?: readonly string[];
   readonly device: Device;
   readonly nodes: number;
   readonly devicesPerNode: number;
@@ -51,6 +53,7 @@ export interface ExportRequest {
  */
 export function exportPlan(request: ExportRequest): LaunchFile[] {
   checkFamily(request);
+  checkCluster(request.engine, request.cluster);
   checkWorld(request);
   const site = siteOf(request);
   const planned = engineProgram(request.engine, { ...request, cluster: request.cluster, margin: request.margin, site });
@@ -220,7 +223,7 @@ function configFile({ model, job, tokens }: ExportRequest): LaunchFile {
   return { path: "config.json", text: hfConfigText(written, tokens ?? TOKENS[model.vocabSize] ?? { bos: 0, eos: 1 }) };
 }
 
-function facts({ engine, cluster, modelName, device, job }: ExportRequest, site: Site): PredictionRow[] {
+function facts({ engine, cluster, modelName, device, job }: ExportRequest, site: Site): Fact[] {
   return [
     ["Model", modelName],
     ["Engine", engineRow(engine).version],
@@ -230,7 +233,7 @@ function facts({ engine, cluster, modelName, device, job }: ExportRequest, site:
   ];
 }
 
-function jobFacts(job: Launch): PredictionRow[] {
+function jobFacts(job: Launch): Fact[] {
   switch (job.kind) {
     case "train": {
       const { layout, precision, training } = job;

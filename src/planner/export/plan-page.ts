@@ -1,16 +1,24 @@
 /** PLAN.md: what is launched, what is predicted, and how to start it. */
 
 import type { ClusterFiles, LaunchFile, NodeProgram } from "./launch.ts";
-import { oneLine } from "./shell.ts";
+import { oneLine, quote, type Phrase } from "./shell.ts";
 
-/** One predicted number with its unit, such as `["Step time", "12.3 s"]`. */
-export type PredictionRow = readonly [name: string, value: string];
+/** A fact of the job, such as `["Engine", "vLLM 0.20.1"]`. */
+export type Fact = readonly [name: string, value: string];
+
+/** One predicted number with its unit and the name under which the planner explains it. */
+export type PredictionRow = readonly [name: string, value: string, why: string];
+
+/** What is predicted, and the words after `fathom` of the command that explains it; without one, why it is not predicted. */
+export type Prediction =
+  | { readonly rows: readonly PredictionRow[]; readonly command: Phrase }
+  | { readonly rows: readonly Fact[]; readonly command?: undefined };
 
 export interface PlanPage {
   readonly title: string;
   /** The facts of the job: model, engine, devices, layout. */
-  readonly facts: readonly PredictionRow[];
-  readonly prediction: readonly PredictionRow[];
+  readonly facts: readonly Fact[];
+  readonly prediction: Prediction;
   readonly program: NodeProgram;
   readonly cluster: ClusterFiles;
   readonly files: readonly LaunchFile[];
@@ -19,9 +27,9 @@ export interface PlanPage {
 export function planPage(page: PlanPage): LaunchFile {
   const { program, cluster } = page;
   const notes = [...program.notes, ...cluster.notes];
-  const settable: PredictionRow[] = [
-    ...Object.entries(program.required).map(([name, what]): PredictionRow => [`\`${name}\``, `${what} (must be set)`]),
-    ...Object.entries(program.defaults).map(([name, value]): PredictionRow => [
+  const settable: Fact[] = [
+    ...Object.entries(program.required).map(([name, what]): Fact => [`\`${name}\``, `${what} (must be set)`]),
+    ...Object.entries(program.defaults).map(([name, value]): Fact => [
       `\`${name}\``,
       `default: ${typeof value === "object" ? value.expand : value}`,
     ]),
@@ -30,7 +38,7 @@ export function planPage(page: PlanPage): LaunchFile {
     `# ${oneLine(page.title)}`,
     table(["", ""], page.facts),
     "## Prediction",
-    table(["Quantity", "Value"], page.prediction),
+    ...predictionParts(page.prediction),
     "## Start",
     ["```sh", ...cluster.start, "```"].join("\n"),
     ...(settable.length === 0 ? [] : ["Variables of the environment:", table(["Variable", "Meaning"], settable)]),
@@ -39,6 +47,18 @@ export function planPage(page: PlanPage): LaunchFile {
     page.files.map(({ path }) => `- \`${path}\`: ${FILE_MEANINGS[path] ?? "for the engine"}`).join("\n"),
   ];
   return { path: "PLAN.md", text: `${parts.join("\n\n")}\n` };
+}
+
+function predictionParts({ rows, command }: Prediction): string[] {
+  if (command === undefined) return [table(["Quantity", "Value"], rows)];
+  return [
+    table(
+      ["Quantity", "Value", "NAME"],
+      rows.map(([name, value, why]) => [name, value, `\`${why}\``]),
+    ),
+    "Where a number comes from is printed by this command with its NAME:",
+    ["```sh", `${["fathom", ...command].map(quote).join(" ")} --why NAME`, "```"].join("\n"),
+  ];
 }
 
 const FILE_MEANINGS: Readonly<Record<string, string>> = {
@@ -53,8 +73,8 @@ const FILE_MEANINGS: Readonly<Record<string, string>> = {
   hostfile: "the hosts and their devices",
 };
 
-function table(head: readonly [string, string], rows: readonly PredictionRow[]): string {
-  const lines = [head, ["---", "---"], ...rows].map((cells) => `| ${cells.map(cell).join(" | ")} |`);
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const lines = [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.map(cell).join(" | ")} |`);
   return lines.join("\n");
 }
 

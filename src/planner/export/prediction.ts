@@ -14,10 +14,14 @@ import { modelShape } from "../shape.ts";
 import { summarise, type TrainingSummary } from "../summary.ts";
 import { MEMORY_PARTS } from "../training.ts";
 import type { Launch, LocalLaunch, ServingLaunch, TrainingLaunch } from "./launch.ts";
-import type { PredictionRow } from "./plan-page.ts";
+import { localCommand, servedWeights, servingCommand, trainingCommand } from "./plan-command.ts";
+import type { Prediction, PredictionRow } from "./plan-page.ts";
 
+/** A launch to predict; `margin` is the share of a memory that may be planned. */
 export interface PredictionRequest<J extends Launch = Launch> {
   readonly engine: string;
+  readonly modelName: string;
+  readonly planArguments?: readonly string[] | undefined;
   readonly model: ModelConfig;
   readonly device: Device;
   readonly job: J;
@@ -25,7 +29,7 @@ export interface PredictionRequest<J extends Launch = Launch> {
 }
 
 /** @throws MemoryError when the plan does not fit. */
-export function predict(request: PredictionRequest): PredictionRow[] {
+export function predict(request: PredictionRequest): Prediction {
   const { job } = request;
   switch (job.kind) {
     case "train":
@@ -39,7 +43,7 @@ export function predict(request: PredictionRequest): PredictionRow[] {
   }
 }
 
-function predictTraining(request: PredictionRequest<TrainingLaunch>): PredictionRow[] {
+function predictTraining(request: PredictionRequest<TrainingLaunch>): Prediction {
   const { model, device, engine, job, margin = ASSUMED.memoryMargin } = request;
   const { layout, precision } = job;
   const shape = modelShape(blueprint(model));
@@ -54,22 +58,28 @@ function predictTraining(request: PredictionRequest<TrainingLaunch>): Prediction
   );
   const parts = evaluator.memoryParts(layout);
   const tokens = layout.globalBatchSize * layout.seqLen;
-  return [
+  const rows: PredictionRow[] = [
     [
       "Memory of the fullest device",
       `${inGib(plan.memoryBytes)} of ${inGib(device.memoryBytes)} (limit ${percent(margin)})`,
+      "memory.total",
     ],
-    ...MEMORY_PARTS.filter((part) => parts[part] > 0).map((part): PredictionRow => [`· ${part}`, inGib(parts[part])]),
-    ["Step", seconds(plan.stepSec)],
-    ["· work", seconds(plan.workSec)],
-    ["· pipeline bubble", seconds(plan.bubbleSec)],
-    ["· data-parallel communication", seconds(plan.dataParallelSec)],
-    ["· optimizer", seconds(plan.optimizerSec)],
-    ["Tokens per second, all devices", rate(tokens / plan.stepSec)],
-    ["Model FLOPs utilisation", utilisation(summarise(evaluator, plan), precision)],
-    [`Whole run, ${job.training.steps} steps`, duration(plan.stepSec * job.training.steps)],
-    ["Efficiency", evaluator.job.efficiency.basis],
+    ...MEMORY_PARTS.filter((part) => parts[part] > 0).map((part): PredictionRow => [
+      `· ${part}`,
+      inGib(parts[part]),
+      `memory.${part}`,
+    ]),
+    ["Step", seconds(plan.stepSec), "time.step"],
+    ["· work", seconds(plan.workSec), "time.work"],
+    ["· pipeline bubble", seconds(plan.bubbleSec), "time.bubble"],
+    ["· data-parallel communication", seconds(plan.dataParallelSec), "time.data_parallel"],
+    ["· optimizer", seconds(plan.optimizerSec), "time.optimizer"],
+    ["Tokens per second, all devices", rate(tokens / plan.stepSec), "run.rate"],
+    ["Model FLOPs utilisation", utilisation(summarise(evaluator, plan), precision), "run.mfu"],
+    [`Whole run, ${job.training.steps} steps`, duration(plan.stepSec * job.training.steps), "bill.seconds"],
+    ["Efficiency", evaluator.job.efficiency.basis, "compute_share"],
   ];
+  return { rows, command: trainingCommand(request) };
 }
 
 /** Model FLOPs over the peak of `run.mfu`, as in every other report. */
@@ -78,12 +88,12 @@ function utilisation({ mfu, peakFlopsPerSec }: TrainingSummary, { compute }: Pre
   return `${percent(mfu)} of the ${peak} peak, ${((mfu * peakFlopsPerSec) / 1e12).toFixed(0)} TFLOP/s a device`;
 }
 
-function predictServing(request: PredictionRequest<ServingLaunch>): PredictionRow[] {
+function predictServing(request: PredictionRequest<ServingLaunch>): Prediction {
   const { model, device, job, margin = ASSUMED.memoryMargin } = request;
   const reason = notPredictable(request);
-  if (reason !== undefined) return [["Not predicted", reason]];
+  if (reason !== undefined) return { rows: [["Not predicted", reason]] };
   const plan = planInference(modelShape(blueprint(model)), device, {
-    weights: model.dtype === "fp8" ? "fp8" : "bf16",
+    weights: servedWeights(model),
     kv: job.kvCache,
     devices: job.tp * job.dp,
     tp: job.tp,
@@ -97,7 +107,7 @@ function predictServing(request: PredictionRequest<ServingLaunch>): PredictionRo
     device.memoryBytes * margin,
     "take more devices, fewer requests or a shorter context",
   );
-  return servingRows(plan, device, job, margin);
+  return { rows: servingRows(plan, device, job, margin), command: servingCommand(request) };
 }
 
 function notPredictable({ device, job }: PredictionRequest<ServingLaunch>): string | undefined {
@@ -109,18 +119,23 @@ function notPredictable({ device, job }: PredictionRequest<ServingLaunch>): stri
 
 function servingRows(plan: InferencePlan, device: Device, job: ServingLaunch, margin: number): PredictionRow[] {
   return [
-    ["Memory of one device", `${inGib(plan.totalBytes)} of ${inGib(device.memoryBytes)} (limit ${percent(margin)})`],
+    [
+      "Memory of one device",
+      `${inGib(plan.totalBytes)} of ${inGib(device.memoryBytes)} (limit ${percent(margin)})`,
+      "memory.total",
+    ],
     ...plan.memory
       .filter(({ bytes }) => bytes > 0)
-      .map(({ meaning, bytes }): PredictionRow => [`· ${meaning}`, inGib(bytes)]),
-    ["Cache of one token", `${plan.kvTokenBytes} bytes on one device`],
+      .map(({ name, meaning, bytes }): PredictionRow => [`· ${meaning}`, inGib(bytes), name]),
+    ["Cache of one token", `${plan.kvTokenBytes} bytes on one device`, "kv.token"],
     [
       `Decode, ${job.maxSequences} requests at ${job.contextTokens} tokens`,
       `${rate(plan.decode.tokensPerSec)}, all devices`,
+      "decode.all",
     ],
-    ["Between two tokens", `${(plan.decode.tpotSeconds * 1e3).toFixed(1)} ms`],
-    [`First token of a ${job.contextTokens}-token prompt`, seconds(plan.prefill.ttftSeconds)],
-    ["Prefill", `${rate(plan.prefill.tokensPerSec)}, all devices`],
+    ["Between two tokens", `${(plan.decode.tpotSeconds * 1e3).toFixed(1)} ms`, "decode.tpot"],
+    [`First token of a ${job.contextTokens}-token prompt`, seconds(plan.prefill.ttftSeconds), "prefill.ttft"],
+    ["Prefill", `${rate(plan.prefill.tokensPerSec)}, all devices`, "prefill.all"],
   ];
 }
 
@@ -130,20 +145,23 @@ export function planLocalLaunch(model: ModelConfig, job: LocalLaunch, margin = A
   return planLocal(blueprint(model), job.mix, job.machine, settings);
 }
 
-function predictLocal({ model, job, margin = ASSUMED.memoryMargin }: PredictionRequest<LocalLaunch>): PredictionRow[] {
+function predictLocal(request: PredictionRequest<LocalLaunch>): Prediction {
+  const { model, job, margin = ASSUMED.memoryMargin } = request;
   const plan = planLocalLaunch(model, job, margin);
   const { vramBytes, ramBytes } = job.machine;
   const cure = "choose a smaller mix or a shorter context";
   checkFits("memory of the device", plan.gpu.totalBytes, vramBytes * margin, cure);
   checkFits("memory of the machine", plan.ram.totalBytes, ramBytes * margin, cure);
-  return [
-    ["File", inGib(plan.fileBytes)],
-    ["Memory of the device", `${inGib(plan.gpu.totalBytes)} of ${inGib(vramBytes)}`],
-    ["Memory of the machine", `${inGib(plan.ram.totalBytes)} of ${inGib(ramBytes)}`],
-    ["Layers whose experts stay in the machine", `${plan.cpuMoeLayers} of ${plan.moeLayers}`],
-    ["Read for one token", `${inGib(plan.gpuReadBytes)} on the device, ${inGib(plan.ramReadBytes)} in the machine`],
-    ["Decode, at most", `${plan.boundTokensPerSec.toFixed(1)} tokens/s for one request`],
+  const rows: PredictionRow[] = [
+    ["File", inGib(plan.fileBytes), "file.bytes"],
+    ["Memory of the device", `${inGib(plan.gpu.totalBytes)} of ${inGib(vramBytes)}`, "gpu.total"],
+    ["Memory of the machine", `${inGib(plan.ram.totalBytes)} of ${inGib(ramBytes)}`, "ram.weights"],
+    ["Layers whose experts stay in the machine", `${plan.cpuMoeLayers} of ${plan.moeLayers}`, "cpu_moe.layers"],
+    ["Read for one token on the device", inGib(plan.gpuReadBytes), "gpu.read"],
+    ["Read for one token in the machine", inGib(plan.ramReadBytes), "ram.read"],
+    ["Decode, at most", `${plan.boundTokensPerSec.toFixed(1)} tokens/s for one request`, "bound.rate"],
   ];
+  return { rows, command: localCommand(request) };
 }
 
 function checkFits(what: string, needed: number, available: number, cure: string): void {
@@ -152,8 +170,9 @@ function checkFits(what: string, needed: number, available: number, cure: string
   }
 }
 
-/** `1.50 GiB (1.61 GB)` */
+/** `1.50 GiB (1.61 GB)`; below a GB in MiB and MB. */
 function inGib(bytes: number): string {
+  if (bytes < 1e9) return `${(bytes / 2 ** 20).toFixed(1)} MiB (${(bytes / 1e6).toFixed(1)} MB)`;
   return `${(bytes / 2 ** 30).toFixed(2)} GiB (${(bytes / 1e9).toFixed(2)} GB)`;
 }
 

@@ -34,7 +34,7 @@ const RESULTS: readonly UnpredictedResult[] = [
     ["G8", "Qwen3-235B, GB300", "gb300", 974],
     ["G8", "Qwen3-235B, GB200", "gb200", 919],
   ]),
-  ...rates("micro-batch, virtual stages", "Narayanan et al. 2021, arXiv 2104.04473", [
+  ...rates("micro-batch, virtual stages", "Narayanan et al. 2021, arXiv 2104.04473, table 1, not read again", [
     ["G12", "GPT 1.7B, 32 A100", "a100", 137],
     ["G12", "GPT 1T, 3,072 A100", "a100", 163],
   ]),
@@ -45,6 +45,12 @@ const RESULTS: readonly UnpredictedResult[] = [
     ["G18", "Llama 3 8B with LoRA, 1 H100: 12,473 tokens/s", "h100", 402],
     ["G18", "Llama 3 70B with LoRA, 8 H100: 1,092 tokens/s a device", "h100", 316],
   ]),
+  {
+    ...{ id: "G20", run: "DeepSeek-V3, course of its training", source: "DeepSeek-V3 report 4.2" },
+    published:
+      "rate level to 10 T tokens, a cosine to 14.3 T, 333 B at 2.2e-5, 167 B at 7.3e-6; batch from 3,072 over 469 B",
+    missing: "a schedule of these parts and a growing batch: the preset holds a cosine and the full batch",
+  },
   {
     ...{ id: "G19", run: "nanochat speedrun, 8 H100", published: "1.65 hours to a CORE score of 0.2565" },
     ...{ missing: "model, tokens, batch; a score is learned, not planned", source: "nanochat leaderboard" },
