@@ -22,8 +22,8 @@ function bench({ threads, json = false }: { threads?: number; json?: boolean }):
   if (threads !== undefined) checkThreads(threads);
   const roof = measureRoof(threads);
   if (json) return printJson(roof);
-  for (const { name, value, unit, percentOfPeak } of roof) {
-    const share = percentOfPeak === undefined ? "" : `  ${percentOfPeak.toFixed(0)} % of its peak`;
+  for (const { name, value, unit, percentOfPeak, peak } of roof) {
+    const share = percentOfPeak === undefined ? "" : `  ${percentOfPeak.toFixed(0)} % of ${peak}`;
     print(`${name.padEnd(44)} ${value.toFixed(1).padStart(9)} ${unit}${share}`);
   }
 }

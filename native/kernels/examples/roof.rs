@@ -15,7 +15,10 @@ fn main() {
         for &threads in &threads {
             println!("{} on {threads} threads", isa.name());
             for row in roof::measure(isa, threads) {
-                let share = row.percent_of_peak.map_or(String::new(), |share| format!("  {share:.0} % of its peak"));
+                let share = row
+                    .percent_of_peak
+                    .zip(row.peak)
+                    .map_or(String::new(), |(share, of)| format!("  {share:.0} % of {of}"));
                 println!("  {:<48} {:>9.1} {}{share}", row.name, row.value, row.unit);
             }
         }

@@ -7,7 +7,7 @@
 //! With bf16 products on the `avx512bf16` and `amx` sets the hardware takes denormal factors and results as zero.
 //!
 //! On the `amx` set an f32 value is split into the sum of three bf16, and a product is six products of such parts, summed
-//! in f32 tiles: faster than f32 multiply-adds and about as exact, unless factors or results come near the denormals.
+//! in f32 tiles: faster than f32 multiply-adds and about as exact, unless values come near the denormals or the largest f32.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -175,6 +175,10 @@ pub unsafe fn matmul(ctx: Ctx, p: &Matmul) {
         ctx.pool.run(p.batch, &|i| unsafe { product(None, kernel, &p.item(i)) });
         return;
     }
+    if kernel.suits_slabs(p.first.m, p.first.n, p.first.k) {
+        let items: Vec<Product> = (0..p.batch).map(|i| p.item(i)).collect();
+        return unsafe { slab_products(ctx.pool, kernel, &items) };
+    }
     for i in 0..p.batch {
         unsafe { product(Some(ctx.pool), kernel, &p.item(i)) };
     }
@@ -194,7 +198,7 @@ struct Kernel {
     cols: usize,
 }
 
-/// Units of k in one pass over a block of C: the panel that stays in L1 then takes 32 KiB of it, or 48 with tiles.
+/// Units of k in one pass over a block of C, about: the panel that stays in L1 then takes up to 36 KiB of it.
 const K_BLOCK: usize = 256;
 /// Rows and columns of a block of C, at most, so that its panels for one pass fit into L2.
 const BLOCK: usize = 256;
@@ -205,6 +209,11 @@ const MIN_BLOCK: usize = 64;
 const PACKED_UNITS: usize = 4 << 20;
 /// Units that a thread packs for one claim.
 const PACK_CHUNK: usize = 1 << 16;
+
+/// Lines of the longer side in a slab, about.
+const SLAB: usize = 256;
+/// Units of both packed factors of a slab, at most (1 MiB): they stay in L2.
+const SLAB_UNITS: usize = 1 << 18;
 
 impl Kernel {
     #[cfg(target_arch = "x86_64")]
@@ -252,6 +261,11 @@ impl Kernel {
         }
     }
 
+    /// Whether a product is better shared out in slabs: see [`slab_products`].
+    fn suits_slabs(&self, m: usize, n: usize, k: usize) -> bool {
+        (m.min(n) + SLAB) * self.units(k) <= SLAB_UNITS
+    }
+
     /// Packs some panels of the rows of A, panel 0 of which stands at `to`. False when these cannot stand for A: see
     /// [`Kernel::unsplit`].
     unsafe fn pack_a(&self, p: &Product, panels: Range<usize>, to: *mut u32) -> bool {
@@ -281,6 +295,7 @@ impl Kernel {
     /// Computes a block of C from packed panels.
     unsafe fn block(&self, b: &Block) {
         let passes = b.units.div_ceil(K_BLOCK);
+        // Whole steps of every tile: 16 units, or 48 of split values.
         let step = b.units.div_ceil(passes).next_multiple_of(48);
         let (down, across) = (b.m.div_ceil(self.rows), b.n.div_ceil(self.cols));
         unsafe {
@@ -405,6 +420,27 @@ impl Product<'_> {
     }
 }
 
+/// Products in slabs, each packed and computed by one thread. What one core has packed another fetches slowly, and a small
+/// product has too little arithmetic for that.
+unsafe fn slab_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
+    let least = if products.len() < WIDE_BATCH { 2 } else { 1 };
+    let slabs: Vec<Product> = products.iter().flat_map(|p| slabs(&kernel, p, least)).collect();
+    pool.run(slabs.len(), &|i| unsafe { product(None, kernel, &slabs[i]) });
+}
+
+/// A product cut along its longer side into at least so many slabs.
+fn slabs<'a>(kernel: &Kernel, p: &Product<'a>, least: usize) -> Vec<Product<'a>> {
+    let (long, width) = if p.m >= p.n { (p.m, kernel.rows) } else { (p.n, kernel.cols) };
+    let step = long.div_ceil((long / SLAB).max(least)).next_multiple_of(width).max(1);
+    let starts = (0..long).step_by(step);
+    let lines = |at: usize| step.min(long - at);
+    if p.m >= p.n {
+        starts.map(|i| p.part(i, lines(i), 0, p.n)).collect()
+    } else {
+        starts.map(|j| p.part(0, p.m, j, lines(j))).collect()
+    }
+}
+
 /// One product, in parts whose packed factors are of bounded size.
 unsafe fn product(pool: Option<&Pool>, kernel: Kernel, p: &Product) {
     unsafe {
@@ -423,13 +459,13 @@ unsafe fn product(pool: Option<&Pool>, kernel: Kernel, p: &Product) {
     let mut packed_b = Scratch::<u32>::take(size(p.n, n_step, kernel.cols));
     let (to_a, to_b) = (Shared(packed_a.as_mut_ptr()), Shared(packed_b.as_mut_ptr()));
     for i in (0..p.m).step_by(m_step) {
-        let mut holds_a = true;
+        let mut is_packed_a = true;
         for j in (0..p.n).step_by(n_step) {
             let part = p.part(i, m_step.min(p.m - i), j, n_step.min(p.n - j));
             unsafe {
                 let (a, b) = pack_both(pool, kernel, &part, (j == 0).then_some(to_a), to_b);
-                holds_a &= a;
-                if holds_a && b {
+                is_packed_a &= a;
+                if is_packed_a && b {
                     compute(pool, kernel, &part, to_a, to_b);
                 } else {
                     product(pool, kernel.unsplit(), &part);
@@ -447,7 +483,7 @@ unsafe fn pack_both(
     to_a: Option<Shared<u32>>,
     to_b: Shared<u32>,
 ) -> (bool, bool) {
-    let (holds_a, holds_b) = (AtomicBool::new(true), AtomicBool::new(true));
+    let (is_packed_a, is_packed_b) = (AtomicBool::new(true), AtomicBool::new(true));
     let units = kernel.units(p.k);
     let panels_b = p.n.div_ceil(kernel.cols);
     let panels_a = if to_a.is_some() { p.m.div_ceil(kernel.rows) } else { 0 };
@@ -457,16 +493,16 @@ unsafe fn pack_both(
         match (chunk.checked_sub(chunks_a), to_a) {
             (None, Some(to)) => {
                 let first = chunk * step_a;
-                holds_a.fetch_and(kernel.pack_a(p, first..panels_a.min(first + step_a), to.at(0)), Relaxed);
+                is_packed_a.fetch_and(kernel.pack_a(p, first..panels_a.min(first + step_a), to.at(0)), Relaxed);
             }
             (Some(chunk), _) => {
                 let first = chunk * step_b;
-                holds_b.fetch_and(kernel.pack_b(p, first..panels_b.min(first + step_b), to_b.at(0)), Relaxed);
+                is_packed_b.fetch_and(kernel.pack_b(p, first..panels_b.min(first + step_b), to_b.at(0)), Relaxed);
             }
             (None, None) => unreachable!("without A there are no chunks of A"),
         }
     });
-    (holds_a.into_inner(), holds_b.into_inner())
+    (is_packed_a.into_inner(), is_packed_b.into_inner())
 }
 
 /// Panels that one chunk packs.

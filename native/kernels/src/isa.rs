@@ -11,7 +11,7 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with BF16 dot products and VNNI.
     Avx512Bf16,
-    /// The same with AMX tiles for bf16 matrix products.
+    /// The same with AMX tiles for matrix products of bf16, and of f32 in three bf16 parts.
     Amx,
 }
 

@@ -26,6 +26,8 @@ pub struct Row {
     pub unit: &'static str,
     /// Of the measured peak of the same arithmetic.
     pub percent_of_peak: Option<f64>,
+    /// The name of the row of that peak.
+    pub peak: Option<&'static str>,
 }
 
 /// The arithmetic peaks, in about half a second.
@@ -33,30 +35,36 @@ pub fn measure_peaks(threads: usize) -> Peaks {
     peaks(Ctx { isa: Isa::detect(), pool: &Pool::new(threads) })
 }
 
+const FMA: &str = "f32 multiply-add";
+const DOT: &str = "bf16 dot";
+const TILES: &str = "bf16 tiles";
+
 /// Peaks, bandwidth and products with an instruction set, in some seconds.
 pub fn measure(isa: Isa, threads: usize) -> Vec<Row> {
     let pool = Pool::new(threads);
     let ctx = Ctx { isa, pool: &pool };
     let peaks = peaks(ctx);
-    let rate = |name: &str, value: f64, unit| Row { name: name.to_string(), value, unit, percent_of_peak: None };
+    let rate =
+        |name: &str, value: f64, unit| Row { name: name.to_string(), value, unit, percent_of_peak: None, peak: None };
     let mut rows = vec![
         rate("memory read", read_rate(ctx) / 1e9, "GB/s"),
-        rate("f32 multiply-add", peaks.f32_flops / 1e9, "GFLOP/s"),
-        rate("bf16 dot", peaks.bf16_flops / 1e9, "GFLOP/s"),
+        rate(FMA, peaks.f32_flops / 1e9, "GFLOP/s"),
+        rate(DOT, peaks.bf16_flops / 1e9, "GFLOP/s"),
         rate("int8 dot", peaks.int8_ops / 1e9, "GOP/s"),
-        rate("bf16 tiles", peaks.amx_flops / 1e9, "GFLOP/s"),
+        rate(TILES, peaks.amx_flops / 1e9, "GFLOP/s"),
     ];
     rows.retain(|row| row.value > 0.0);
     for compute in [Compute::F32, Compute::Bf16] {
-        let peak = match (compute, isa) {
-            (Compute::Bf16, Isa::Amx) => peaks.amx_flops,
-            (Compute::Bf16, Isa::Avx512Bf16) => peaks.bf16_flops,
-            _ => peaks.f32_flops,
+        // f32 products on tiles are six of bf16, and can come out above the peak of the f32 instruction.
+        let (of, peak) = match (compute, isa) {
+            (Compute::Bf16, Isa::Amx) => (TILES, peaks.amx_flops),
+            (Compute::Bf16, Isa::Avx512Bf16) => (DOT, peaks.bf16_flops),
+            _ => (FMA, peaks.f32_flops),
         };
         for shape in SHAPES {
             let flops = product_rate(ctx, shape, compute);
             let (name, share) = (shape.name(compute), flops / peak * 100.0);
-            rows.push(Row { name, value: flops / 1e9, unit: "GFLOP/s", percent_of_peak: Some(share) });
+            rows.push(Row { name, value: flops / 1e9, unit: "GFLOP/s", percent_of_peak: Some(share), peak: Some(of) });
         }
     }
     rows

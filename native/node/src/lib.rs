@@ -226,6 +226,7 @@ pub struct RoofRow {
     pub value: f64,
     pub unit: String,
     pub percent_of_peak: Option<f64>,
+    pub peak: Option<String>,
 }
 
 /// The measured best of this machine and what the matrix products reach of it. Takes some seconds.
@@ -237,6 +238,7 @@ pub fn measure_roof(threads: u32) -> Result<Vec<RoofRow>> {
             value: r.value,
             unit: r.unit.to_string(),
             percent_of_peak: r.percent_of_peak,
+            peak: r.peak.map(str::to_string),
         };
         Ok(roof::measure(Isa::detect(), threads.max(1) as usize).into_iter().map(row).collect())
     })

@@ -47,6 +47,8 @@ export interface RoofRow {
   readonly unit: string;
   /** Of the measured peak of the same arithmetic, for matrix products. */
   readonly percentOfPeak?: number;
+  /** The name of the row of that peak. */
+  readonly peak?: string;
 }
 
 const FILE = new URL("../../../native/fathom.node", import.meta.url);

@@ -76,8 +76,11 @@ pub unsafe fn tile(t: &Tile) {
 /// values, the largest first.
 ///
 /// Of the nine products of parts the three below 2^-23 of the value are left out; the others follow each other so that most
-/// need one load. An instruction sums 32 products before it rounds to the accumulator, which begins at zero, so a sum errs
-/// about as much as one of f32 multiply-adds.
+/// need one load. An instruction sums the 16 products of even and those of odd k apart before it adds them to the
+/// accumulator, which begins at zero, so a sum errs about as much as one of f32 multiply-adds. A sum near the largest f32 may
+/// become infinite or NaN on the way, when its parts differ in sign.
+///
+/// **Source:** Intel, Instruction Set Extensions Programming Reference, TDPBF16PS.
 ///
 /// # Safety
 /// As for [`tile`].

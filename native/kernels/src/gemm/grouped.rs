@@ -1,7 +1,7 @@
 //! Products with stacked expert weights, where each expert has its own rows of the tokens sorted by expert.
 
 use super::PACKED_UNITS;
-use super::{Compute, Kernel, MatIn, Product, Shared, block_shape, each, gemv, pack_step, product};
+use super::{Compute, Kernel, MatIn, Product, Shared, block_shape, each, gemv, pack_step, product, slab_products};
 use crate::scratch::Scratch;
 use crate::{Ctx, Pool};
 use std::ops::Range;
@@ -41,6 +41,9 @@ pub unsafe fn grouped_matmul(ctx: Ctx, g: &GroupedMatmul) {
             pieces.push(Product { m, n, k, a, b, c, ldc: n, accumulate: g.accumulate });
         }
     }
+    if pieces.iter().all(|p| kernel.suits_slabs(p.m, n, k)) {
+        return unsafe { slab_products(ctx.pool, kernel, &pieces) };
+    }
     let panels = |p: &Product| p.m.div_ceil(kernel.rows);
     let size = |p: &Product| panels(p) * kernel.rows * kernel.units(k);
     for group in split(&pieces, size) {
@@ -67,14 +70,14 @@ unsafe fn tall_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let mut packed = Scratch::<u32>::take(total * kernel.rows * units);
     let to = Shared(packed.as_mut_ptr());
     let step = pack_step(kernel.rows * units);
-    let holds = AtomicBool::new(true);
+    let is_packed = AtomicBool::new(true);
     each(Some(pool), total.div_ceil(step), &|chunk| {
         for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
             let packed = unsafe { kernel.pack_a(&products[i], run, to.at(panels[i] * kernel.rows * units)) };
-            holds.fetch_and(packed, Relaxed);
+            is_packed.fetch_and(packed, Relaxed);
         }
     });
-    if !holds.into_inner() {
+    if !is_packed.into_inner() {
         return unsafe { tall_products(pool, kernel.unsplit(), products) };
     }
 
@@ -154,6 +157,9 @@ pub unsafe fn grouped_matmul_backward_w(ctx: Ctx, g: &GroupedMatmulBackwardW) {
             }
         })
         .collect();
+    if products.iter().all(|p| kernel.suits_slabs(p.m, p.n, p.k)) {
+        return unsafe { slab_products(ctx.pool, kernel, &products) };
+    }
     for group in split(&products, |p| packed_size(&kernel, p)) {
         unsafe {
             match group {
@@ -179,7 +185,7 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
     let panels = starts(products, |p| if p.k == 0 { 0 } else { panels_a(p) + p.n.div_ceil(kernel.cols) });
     let total = panels[products.len()];
     let step = pack_step(places[products.len()] / total.max(1) + 1);
-    let holds = AtomicBool::new(true);
+    let is_packed = AtomicBool::new(true);
     each(Some(pool), total.div_ceil(step), &|chunk| {
         for (i, run) in runs(&panels, chunk * step..total.min((chunk + 1) * step)) {
             let p = &products[i];
@@ -187,16 +193,16 @@ unsafe fn small_products(pool: &Pool, kernel: Kernel, products: &[Product]) {
             let left = panels_a(p);
             unsafe {
                 if run.start < left {
-                    holds.fetch_and(kernel.pack_a(p, run.start..run.end.min(left), to.at(places[i])), Relaxed);
+                    is_packed.fetch_and(kernel.pack_a(p, run.start..run.end.min(left), to.at(places[i])), Relaxed);
                 }
                 if run.end > left {
                     let run = run.start.max(left) - left..run.end - left;
-                    holds.fetch_and(kernel.pack_b(p, run, of_b(i)), Relaxed);
+                    is_packed.fetch_and(kernel.pack_b(p, run, of_b(i)), Relaxed);
                 }
             }
         }
     });
-    if !holds.into_inner() {
+    if !is_packed.into_inner() {
         return unsafe { small_products(pool, kernel.unsplit(), products) };
     }
 

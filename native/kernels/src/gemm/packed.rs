@@ -62,7 +62,7 @@ impl PackedTiles {
         }
     }
 
-    /// A value of a tile of split values, or of one that could not be split.
+    /// A value of a tile of split values (see [`Unit::Split`](super::pack::Unit)), or of one that could not be split.
     fn value(&self, tile: usize, line: usize, p: usize) -> f32 {
         let words = &self.words[tile * self.room..];
         let k = self.sizes[tile].1;
@@ -96,15 +96,8 @@ pub unsafe fn multiply(
     let fit = left.side == Side::Left && right.side == Side::Right && left.kernel.isa == right.kernel.isa;
     assert!(fit && k == depth, "a product of tiles needs a left and a right one of equal depth, got {k} and {depth}");
     if left.unsplit[a] || right.unsplit[b] {
-        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-            let sum = (0..k).fold(0.0f32, |sum, p| left.value(a, i, p).mul_add(right.value(b, j, p), sum));
-            // SAFETY: C is the caller's promise.
-            unsafe {
-                let c = c.add(i * ldc + j);
-                *c = if accumulate { *c + sum } else { sum };
-            }
-        }
-        return;
+        // SAFETY: C is the caller's promise.
+        return unsafe { multiply_values((left, a), (right, b), c, ldc, accumulate) };
     }
     let block = Block {
         units: left.kernel.units(k),
@@ -118,6 +111,24 @@ pub unsafe fn multiply(
     };
     // SAFETY: the tiles hold these lines; C is the caller's promise.
     unsafe { left.kernel.block(&block) };
+}
+
+/// The same value by value, for tiles with infinities.
+unsafe fn multiply_values(
+    (left, a): (&PackedTiles, usize),
+    (right, b): (&PackedTiles, usize),
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+) {
+    let ((m, k), (n, _)) = (left.sizes[a], right.sizes[b]);
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        let sum = (0..k).fold(0.0f32, |sum, p| left.value(a, i, p).mul_add(right.value(b, j, p), sum));
+        unsafe {
+            let c = c.add(i * ldc + j);
+            *c = if accumulate { *c + sum } else { sum };
+        }
+    }
 }
 
 #[cfg(test)]
@@ -154,10 +165,15 @@ mod tests {
     #[test]
     fn an_infinity_multiplies_as_it_does_alone() {
         let (m, n, k) = (18, 17, 35);
-        let mut a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin() + 1.5).collect();
-        let b: Vec<f32> = (0..n * k).map(|i| (i as f32).cos() - 1.5).collect();
-        a[3 * k + 34] = f32::INFINITY;
-        for isa in Isa::available() {
+        let finite_a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin() + 1.5).collect();
+        let finite_b: Vec<f32> = (0..n * k).map(|i| (i as f32).cos() - 1.5).collect();
+        for (isa, side) in Isa::available().into_iter().flat_map(|isa| [(isa, Side::Left), (isa, Side::Right)]) {
+            let (mut a, mut b) = (finite_a.clone(), finite_b.clone());
+            if side == Side::Left {
+                a[3 * k + 34] = f32::INFINITY
+            } else {
+                b[16 * k + 33] = f32::INFINITY
+            }
             let mut left = PackedTiles::new(isa, Compute::F32, Side::Left, 1, m, k);
             let mut right = PackedTiles::new(isa, Compute::F32, Side::Right, 1, n, k);
             let mut c = vec![0.0; m * n];
