@@ -1,6 +1,7 @@
 /**
  * The outputs shown in `docs/guide`: in every ```console block each line `$ fathom …` is run and what follows it is what
  * the command printed, with its exit code where that is not 0. `npm run guide` checks that the pages are true, `npm run guide -- --write` renews them.
+ * The fence of a block is longer than any that a command prints.
  */
 
 import { spawnSync } from "node:child_process";
@@ -17,10 +18,17 @@ type Run = (line: string) => string;
 
 /** The page with the output of every command renewed. */
 export function renewPage(page: string, run: Run): string {
-  return page.replaceAll(/^```console\n(.*?)^```$/gms, (_, block: string) => {
+  return page.replaceAll(/^(`{3,})console\n(.*?)^\1$/gms, (_, _fence: string, block: string) => {
     const commands = block.split("\n").filter((line) => line.startsWith("$ "));
-    return `\`\`\`console\n${commands.map((line) => `${line}\n${run(line.slice(2))}`).join("")}\`\`\``;
+    const body = commands.map((line) => `${line}\n${run(line.slice(2))}`).join("");
+    const fence = fenceAround(body);
+    return `${fence}console\n${body}${fence}`;
   });
+}
+
+function fenceAround(body: string): string {
+  const longest = Math.max(2, ...[...body.matchAll(/^`+/gm)].map(([ticks]) => ticks.length));
+  return "`".repeat(longest + 1);
 }
 
 /** Runs a line in `sh` with `fathom` on its path; a page's commands share one folder. */

@@ -42,6 +42,10 @@ const CURES = [
     cure: "install a C linker (Debian: apt-get install gcc; macOS: xcode-select --install; Windows: the Visual Studio build tools)",
   },
   { found: /ENOSPC|No space left on device/, cure: "free some disk space, then start again" },
+  {
+    found: /Cannot find package 'esbuild'|package "@esbuild\/[^"]*" could not be found/,
+    cure: "delete node_modules, then start again: npm has left out a part of esbuild",
+  },
   { found: /can only install packages when/, cure: "run `npm install` to bring package-lock.json up to date" },
 ];
 
@@ -170,10 +174,23 @@ async function ensureTypeScript() {
       say("compiling the TypeScript");
       rmSync(dist, { recursive: true, force: true });
       await runTool(process.execPath, [toolPath("typescript", "tsc"), "-p", "tsconfig.build.json"], { cwd: root });
-      await bundleCommandLine(dist, Object.keys(manifest.dependencies));
+      await joinCommandLine(dist, Object.keys(manifest.dependencies));
       // npx does this for the first build that it meets, and for none after it.
       chmodSync(program, 0o755);
     },
+  });
+}
+
+/**
+ * `bundleCommandLine`, its failure as one line below what esbuild itself has said.
+ * @param {string} dist
+ * @param {readonly string[]} packages
+ */
+export async function joinCommandLine(dist, packages) {
+  await bundleCommandLine(dist, packages).catch((error) => {
+    const said = error instanceof Error ? error.message : String(error);
+    const got = said.split(/:?\n/, 1)[0];
+    throw new SetupError(`${join(dist, "cli")}: must be joined by esbuild, got ${got}; ${findCure(said)}`);
   });
 }
 

@@ -43,7 +43,7 @@ async function ourAnswer(path: string): Promise<Answer> {
   const textOf = (id: number): string => tokenizer.decode([id]);
   const template = { ...jinja!, bosToken: textOf(tokenizer.bosId), eosToken: textOf(tokenizer.eosId) };
   const chat = tokenizer.encode(renderJinja(template, MESSAGES, {}));
-  return { texts: TEXTS.map((text) => [...tokenizer.encode(text, tokenizer)]), chat: [...chat] };
+  return { texts: TEXTS.map((text) => [...tokenizer.encode(text, { addBos: tokenizer.addBos })]), chat: [...chat] };
 }
 
 /** Writes a folder and a file that ask for BOS or do not, and a folder from that file. */
@@ -64,6 +64,14 @@ async function writeSources(folder: string, tokenizer: Tokenizer, template: stri
   });
   await saveTokenizer(await loadTokenizer(paths.gguf), paths.again);
   return paths;
+}
+
+/** The versions of the two packages as they are installed. */
+function peerVersions(modules: string, python: string): string {
+  const manifest = readFileSync(join(modules, "node_modules/node-llama-cpp/package.json"), "utf8");
+  const ask = 'from importlib.metadata import version; print(version("transformers"))';
+  const transformers = execFileSync(python, ["-c", ask], { encoding: "utf8" }).trim();
+  return `transformers ${transformers}, node-llama-cpp ${(JSON.parse(manifest) as { version: string }).version}`;
 }
 
 const [modules, python] = process.argv.slice(2).map((path) => resolve(path));
@@ -118,5 +126,5 @@ try {
 } finally {
   rmSync(folder, { recursive: true });
 }
-appendResult("bos", { peers: "transformers 5.23.0, node-llama-cpp 3.22.1", texts: TEXTS.length, rows });
+appendResult("bos", { peers: peerVersions(modules, python), texts: TEXTS.length, rows });
 process.exitCode = failures > 0 ? 1 : 0;

@@ -8,7 +8,6 @@
 
 import { loadavg } from "node:os";
 import { parseArgs } from "node:util";
-import { blueprint } from "../../src/blueprint/index.ts";
 import { resolveConfig } from "../../src/config/index.ts";
 import {
   createTrainingEvaluator,
@@ -29,7 +28,7 @@ const load = loadavg()[0]!;
 const { model, training } = resolveConfig("deepseek-v3");
 const cluster = { device: device("h800"), count: world };
 const evaluator = createTrainingEvaluator({
-  shape: modelShape(blueprint(model)),
+  shape: modelShape(model),
   recipe: precisionRecipe("fp8"),
   cluster,
   efficiency: efficiencyFor({ cluster, format: "fp8", family: "moe" }),

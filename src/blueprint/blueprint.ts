@@ -11,7 +11,15 @@ import { groupedQueryAttention, latentAttention } from "./attention.ts";
 import { compressedAttention, hyperConnection, hyperConnectionHead } from "./compressed-attention.ts";
 import { encoder } from "./encoder.ts";
 import { mixtureOfExperts, swiglu } from "./feed-forward.ts";
-import { COLUMN, matrix, norm, parametersOf, type Module, type ParameterSpec } from "./parameter.ts";
+import {
+  COLUMN,
+  matrix,
+  norm,
+  parametersOf,
+  type CountedParameter,
+  type Module,
+  type ParameterSpec,
+} from "./parameter.ts";
 import { projector, visionTower } from "./vision.ts";
 
 export interface Blueprint {
@@ -27,17 +35,33 @@ export function blueprint(model: ModelConfig): Blueprint {
   return { model, root, parameters: parametersOf(root) };
 }
 
+/** What is counted: a blueprint, or an outline, whose parameters say how many they stand for. */
+export interface Counted {
+  readonly model: ModelConfig;
+  readonly parameters: readonly CountedParameter[];
+}
+
 /**
- * The same with one layer of each kind in place of all that are equal, for counting and planning: the first of them,
- * its parameters with how many they stand for. These layers are the first children of the root.
+ * A model with one layer of each kind in place of all that are equal, the first of them. It is no blueprint: what names
+ * or allocates every parameter does not take it.
  */
-export function outline(model: ModelConfig): Blueprint {
+export interface Outline extends Counted {
+  /** In the order of their numbers. */
+  readonly layers: readonly Module[];
+  /** What stands outside the layers. */
+  readonly rest: Module;
+}
+
+/** The outline of a model, for counting and planning. */
+export function outline(model: ModelConfig): Outline {
   const times = new Map<number, number>();
   for (const n of layerSamples(model)) times.set(n, (times.get(n) ?? 0) + 1);
-  const { children, ...whole } = describe(model, [...times.keys()]);
-  const layers = [...times.values()].map((count, i) => markAll(children[i]!, { times: count }));
-  const root = { ...whole, children: [...layers, ...children.slice(layers.length)] };
-  return { model, root, parameters: parametersOf(root) };
+  const { children, ...top } = describe(model, [...times.keys()]);
+  const [layers, others] = [children.slice(0, times.size), children.slice(times.size)];
+  const counts = [...times.values()];
+  const inLayers = layers.flatMap((layer, i) => parametersOf(layer).map((one) => ({ ...one, times: counts[i]! })));
+  const parameters = [...top.parameters, ...inLayers, ...others.flatMap(parametersOf)];
+  return { model, layers, rest: { ...top, children: others }, parameters };
 }
 
 function describe(model: ModelConfig, layers: readonly number[]): Module {

@@ -1,7 +1,14 @@
 /** Exact parameter counts, read from the blueprint. */
 
-import type { Blueprint } from "./blueprint.ts";
-import { countElements, exactSum, GROUPS, type ParameterSpec, type ParameterGroup } from "./parameter.ts";
+import type { Counted } from "./blueprint.ts";
+import {
+  countElements,
+  exactSum,
+  GROUPS,
+  type CountedParameter,
+  type ParameterGroup,
+  type ParameterSpec,
+} from "./parameter.ts";
 
 export interface ModuleCount {
   readonly total: number;
@@ -26,7 +33,7 @@ export interface ParameterCounts extends KindCount {
 }
 
 /** @throws ConfigError where a count is beyond 2^53 and would no longer be exact. */
-export function countParameters({ parameters }: Blueprint): ParameterCounts {
+export function countParameters({ parameters }: Counted): ParameterCounts {
   const main = parameters.filter(({ mtp }) => !mtp);
   const byModule: Partial<Record<ParameterGroup, ModuleCount>> = {};
   for (const [group, members] of byGroup(main)) {
@@ -37,17 +44,17 @@ export function countParameters({ parameters }: Blueprint): ParameterCounts {
 }
 
 /** Parameters by group, in the order of the groups; a group without any is left out. */
-export function byGroup(parameters: readonly ParameterSpec[]): Map<ParameterGroup, ParameterSpec[]> {
+export function byGroup(parameters: readonly CountedParameter[]): Map<ParameterGroup, CountedParameter[]> {
   const groups = gather(parameters, ({ group }) => group);
   return new Map(GROUPS.flatMap((group) => (groups.has(group) ? [[group, groups.get(group)!]] : [])));
 }
 
 /** Parameters by a key, each list in their order. */
 export function gather<K>(
-  parameters: readonly ParameterSpec[],
-  keyOf: (parameter: ParameterSpec) => K,
-): Map<K, ParameterSpec[]> {
-  const lists = new Map<K, ParameterSpec[]>();
+  parameters: readonly CountedParameter[],
+  keyOf: (parameter: CountedParameter) => K,
+): Map<K, CountedParameter[]> {
+  const lists = new Map<K, CountedParameter[]>();
   for (const parameter of parameters) {
     const list = lists.get(keyOf(parameter));
     if (list === undefined) lists.set(keyOf(parameter), [parameter]);
@@ -57,7 +64,7 @@ export function gather<K>(
 }
 
 /** Elements of some parameters; tables are none. */
-export function countModule(parameters: readonly ParameterSpec[]): KindCount {
+export function countModule(parameters: readonly CountedParameter[]): KindCount {
   const sums = { trainable: 0, buffer: 0, table: 0 };
   let used = 0;
   for (const parameter of parameters) {

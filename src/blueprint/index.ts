@@ -1,7 +1,7 @@
 /** The blueprint of a model and what is read from it: counts, storage, checkpoint names and the basic formulas. */
 
 export { compareWithArticle, type ComparedClaim } from "./article.ts";
-export { blueprint, layerSamples, outline, type Blueprint } from "./blueprint.ts";
+export { blueprint, layerSamples, outline, type Blueprint, type Counted, type Outline } from "./blueprint.ts";
 export {
   checkpointCopies,
   checkpointNames,

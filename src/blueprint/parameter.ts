@@ -56,7 +56,10 @@ export interface ParameterSpec {
   /** Whether it belongs to an MTP layer. */
   readonly mtp: boolean;
   readonly storage: Storage;
-  /** In an outline, for how many equal parameters it stands: its own and those of layers that are not described; 1. */
+}
+
+export interface CountedParameter extends ParameterSpec {
+  /** For how many equal parameters it stands: its own and those of layers that an outline does not describe; 1. */
   readonly times?: number;
 }
 

@@ -25,7 +25,7 @@ test("an outline describes one layer of each kind and counts all of them", () =>
     const { nDenseLayers, nMtpLayers, nRoutedExperts } = whole.model;
     if (whole.model.attention === "csa" || whole.model.vision !== null) continue;
     const kinds = nRoutedExperts === 0 ? 1 : Math.min(1, nDenseLayers) + 1;
-    expect(brief.root.children, preset).toHaveLength(kinds + Math.min(1, nMtpLayers));
+    expect(brief.layers, preset).toHaveLength(kinds + Math.min(1, nMtpLayers));
   }
 });
 

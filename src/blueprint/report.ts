@@ -1,8 +1,8 @@
 /** Everything that is counted of a model in one plain object: what `fathom params` prints. */
 
-import type { Blueprint } from "./blueprint.ts";
+import type { Counted } from "./blueprint.ts";
 import { byGroup, countModule, countParameters, gather, type ModuleCount } from "./counts.ts";
-import { exactSum, GROUPS, type ParameterSpec } from "./parameter.ts";
+import { exactSum, GROUPS, type CountedParameter } from "./parameter.ts";
 import { countStorage, type StorageCounts } from "./storage.ts";
 
 export interface ModuleReport {
@@ -43,12 +43,12 @@ export type ReportDepth = 1 | 2 | 3;
  * @throws ConfigError where a count is beyond 2^53.
  */
 export function reportParameters(
-  blueprint: Blueprint,
-  { depth = 1, stored = countStorage(blueprint) }: { depth?: ReportDepth; stored?: StorageCounts } = {},
+  counted: Counted,
+  { depth = 1, stored = countStorage(counted) }: { depth?: ReportDepth; stored?: StorageCounts } = {},
 ): ParameterReport {
-  const { total, activated, trainable, buffers, mtp, byModule } = countParameters(blueprint);
+  const { total, activated, trainable, buffers, mtp, byModule } = countParameters(counted);
   const { elements, bytes, tensors, byDtype, duplicates, scales, tables, bytesOf } = stored;
-  const main = blueprint.parameters.filter((parameter) => !parameter.mtp);
+  const main = counted.parameters.filter((parameter) => !parameter.mtp);
   return {
     total,
     activated,
@@ -68,7 +68,7 @@ export function reportParameters(
 
 function reportModule(
   name: string,
-  members: readonly ParameterSpec[],
+  members: readonly CountedParameter[],
   at: { depth: number; of: ModuleCount; bytesOf: StorageCounts["bytesOf"] },
 ): ModuleReport {
   const counts = countModule(members);

@@ -8,8 +8,8 @@
 
 import type { ModelConfig } from "../config/index.ts";
 import { FP8_BLOCK } from "../core/index.ts";
-import type { Blueprint } from "./blueprint.ts";
-import { countElements, exactSum, type ParameterSpec } from "./parameter.ts";
+import type { Counted } from "./blueprint.ts";
+import { countElements, exactSum, type CountedParameter, type ParameterSpec } from "./parameter.ts";
 
 /** Bits of an element; the names are those of safetensors. */
 const DTYPE_BITS = { F32: 32, F16: 16, BF16: 16, F8_E4M3: 8, F8_E8M0: 8, I8: 8, I64: 64 } as const;
@@ -86,7 +86,7 @@ function packedParts(shape: readonly number[], tensors: number): StoredPart[] {
  * The copies of embedding and head that the released fp8 files of V3 hold in each MTP layer. V4 has none, nor have the
  * files in other types that Fathom writes.
  */
-export function duplicateParts({ model }: Blueprint): StoredPart[] {
+export function duplicateParts({ model }: Counted): StoredPart[] {
   if (model.attention === "csa" || model.dtype !== "fp8" || model.nMtpLayers === 0) return [];
   const shape = [model.vocabSize, model.dim];
   return [{ role: "duplicate", dtype: plainType(model), shape, tensors: 2 * model.nMtpLayers }];
@@ -114,12 +114,12 @@ export interface StorageCounts {
 }
 
 /** The whole checkpoint as it is released, MTP layers included. */
-export function countStorage(blueprint: Blueprint): StorageCounts {
+export function countStorage(counted: Counted): StorageCounts {
   const sums = new StorageSums();
-  for (const parameter of blueprint.parameters) {
-    for (const part of storedParts(blueprint.model, parameter)) sums.addPart(part, parameter);
+  for (const parameter of counted.parameters) {
+    for (const part of storedParts(counted.model, parameter)) sums.addPart(part, parameter);
   }
-  for (const part of duplicateParts(blueprint)) sums.addPart(part);
+  for (const part of duplicateParts(counted)) sums.addPart(part);
   return sums.finish();
 }
 
@@ -131,7 +131,7 @@ export class StorageSums {
   #bytes = 0;
   #tensors = 0;
 
-  addPart({ role, dtype, shape, tensors }: StoredPart, { name, times = 1 }: Partial<ParameterSpec> = {}): void {
+  addPart({ role, dtype, shape, tensors }: StoredPart, { name, times = 1 }: Partial<CountedParameter> = {}): void {
     const elements = countElements(shape, tensors);
     this.#tensors += times * tensors - 1;
     this.add({ role, dtype, elements: times * elements, bytes: times * bytesOf(dtype, elements) }, name);

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { drawnGguf } from "../../test/helpers/drawn-gguf.ts";
 import { drawWeights } from "../../test/helpers/drawn-weights.ts";
 import { outputOf } from "../../test/helpers/verb.ts";
@@ -66,11 +66,22 @@ test("with --drop-oldest it goes on, and says what was left out", async () => {
   expect(notes).toBe("oldest turns left out: 1, kept: 0\n");
 });
 
-test("an answer that the context cuts says so", async () => {
-  const { answers, notes } = await chat(["What is it?".repeat(3)], "--max-tokens", "1000");
-  expect(answers[0]).toMatchObject({ finish_reason: "length" });
-  expect(notes).toMatchInlineSnapshot(`
-    "the answer ends with the context of 96 tokens; /drop leaves out the oldest turn, --drop-oldest as many as need be
-    "
-  `);
+describe("an answer that the context cuts", () => {
+  const SHORTEN = "shorten the question or take a model with a longer context";
+
+  test.each(["", "--drop-oldest"])("to a first question says that it can be shorter %s", async (option) => {
+    const words = option === "" ? [] : [option];
+    const { answers, notes } = await chat(["What is it?".repeat(3)], "--max-tokens", "1000", ...words);
+    expect(answers[0]).toMatchObject({ finish_reason: "length" });
+    expect(notes).toBe(`the answer ends with the context of ${CONTEXT} tokens; ${SHORTEN}\n`);
+  });
+
+  test("to a later question says that turns can go", async () => {
+    const { answers, notes } = await chat(["A", "What is it? ".repeat(2)], "--max-tokens", "16");
+    expect(Number(answers[0]!["prompt_tokens"]) + Number(answers[0]!["tokens"])).toBeLessThan(CONTEXT);
+    expect(answers[1]).toMatchObject({ finish_reason: "length" });
+    expect(notes).toBe(
+      `the answer ends with the context of ${CONTEXT} tokens; /drop leaves out the oldest turn, --drop-oldest as many as need be\n`,
+    );
+  });
 });

@@ -37,7 +37,7 @@ async function chat(options: ChatOptions): Promise<void> {
     const keys = "/drop leaves out the oldest turn, Ctrl-C ends an answer, Ctrl-D the conversation";
     say(`template ${conversation.template}; ${keys}`);
   }
-  const show = options.json === true ? undefined : createPrinter(process.stdout);
+  const printer = options.json === true ? undefined : createPrinter(process.stdout);
   for await (const line of questions()) {
     const drop = /^\/drop(?: +(\d+))?$/.exec(line.trim());
     if (drop !== null) {
@@ -45,12 +45,14 @@ async function chat(options: ChatOptions): Promise<void> {
       continue;
     }
     const answer = await conversation
-      .ask(line, settings, show?.show ?? ((): void => undefined))
+      .ask(line, settings, printer?.show ?? ((): void => undefined))
       .catch(reportToTerminal);
     if (answer === undefined) continue;
-    show?.end();
-    if (show === undefined) printJson(answerFields(answer, conversation.template));
-    sayWhatIsMissing(answer, conversation.turns, engine.config.maxSeqLen);
+    printer?.end();
+    if (printer === undefined) printJson(answerFields(answer, conversation.template));
+    // The answer's own turn is one of those that are there now.
+    if (answer.droppedTurns > 0) sayDropped(answer.droppedTurns, conversation.turns - 1);
+    sayWhatCutIt(answer, engine.config.maxSeqLen, conversation.turns > 1 && dropOldest !== true);
   }
 }
 
@@ -58,12 +60,11 @@ function answerFields({ content, reasoning, droppedTurns, end }: Answer, templat
   return { text: content, reasoning, chat_template: template, dropped_turns: droppedTurns, ...endFields(end) };
 }
 
-/** Says which turns an answer did not see, and whether the context, not `--max-tokens`, has ended it. */
-function sayWhatIsMissing({ droppedTurns, end }: Answer, turns: number, contextTokens: number): void {
-  // The answer's own turn is one of those that are there now.
-  if (droppedTurns > 0) sayDropped(droppedTurns, turns - 1);
+/** Says whether the context, not `--max-tokens`, has ended an answer. @param hasSurplus - whether older turns can go. */
+function sayWhatCutIt({ end }: Answer, contextTokens: number, hasSurplus: boolean): void {
   if (end.reason !== "length" || end.promptTokens + end.tokens < contextTokens) return;
-  say(`the answer ends with the context of ${contextTokens} tokens; ${WAYS_ON}`);
+  const cure = hasSurplus ? WAYS_ON : "shorten the question or take a model with a longer context";
+  say(`the answer ends with the context of ${contextTokens} tokens; ${cure}`);
 }
 
 function sayDropped(dropped: number, left: number): void {

@@ -16,7 +16,6 @@ import {
   toJson,
   type ResolvedConfig,
 } from "../config/index.ts";
-import { blueprint } from "../blueprint/index.ts";
 import { ConfigError, FathomError } from "../core/errors.ts";
 import { checkLayout, configuredLayout, modelShape, worldSize } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
@@ -99,7 +98,7 @@ async function check(file: string, options: ConfigOptions): Promise<void> {
   const config = run === undefined ? resolveConfig(file, overrides) : run.resolve({ overrides });
   await userDevice(config.hardware.device);
   const layout = configuredLayout(config);
-  checkLayout(layout, modelShape(blueprint(config.model)), worldSize(layout));
+  checkLayout(layout, modelShape(config.model), worldSize(layout));
   const train = refusal(config, "train");
   const generate = refusal(config, "generate");
   const unused = idleSettings(config, "train");

@@ -16,7 +16,7 @@ import {
   type Value,
 } from "../config/index.ts";
 import { parameterInfluence, type Costs, type Influence, type Trial } from "../planner/index.ts";
-import { print, printJson, short, size, snake } from "./output.ts";
+import { digits, print, printJson, short, size, snake } from "./output.ts";
 
 interface ExplainOptions {
   readonly model: string;
@@ -160,17 +160,12 @@ function presetsText(presets: ParameterFacts["presets"]): string {
 }
 
 const COLUMNS: readonly (readonly [keyof Costs, string, (value: number) => string])[] = [
-  ["total", "parameters", grouped],
-  ["activated", "active", grouped],
+  ["total", "parameters", digits],
+  ["activated", "active", digits],
   ["trainingBytes", "training", size],
-  ["kvBytesPerToken", "KV/token", (value) => `${grouped(value)} B`],
+  ["kvBytesPerToken", "KV/token", (value) => `${digits(value)} B`],
   ["flopsPerToken", "training FLOPs/token", short],
 ];
-
-/** 671026419200 → "671,026,419,200". */
-function grouped(value: number): string {
-  return String(value).replaceAll(/\B(?=(?:\d{3})+$)/g, ",");
-}
 
 function printInfluence({ now, trials }: Influence, model: string): void {
   if ("refused" in now) return print(`on ${model}: ${now.refused}`);

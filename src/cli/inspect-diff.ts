@@ -1,7 +1,6 @@
 /** What two checkpoints have differently: tensors by their names, or parameters where they are of two formats. */
 
 import {
-  digits,
   metadataEntries,
   nameLines,
   patternOf,
@@ -10,6 +9,7 @@ import {
   type Inspected,
   type Metadata,
 } from "./inspect-text.ts";
+import { digits } from "./output.ts";
 import { storedParameters } from "./stored-parameters.ts";
 
 export interface Difference {

@@ -2,6 +2,7 @@
 
 import type { Blueprint, TensorCheck } from "../blueprint/index.ts";
 import type { GgufValue, StoredTensor } from "../formats/index.ts";
+import { digits } from "./output.ts";
 
 /** Metadata of either format: texts of safetensors, typed values of GGUF. */
 export type Metadata = Readonly<Record<string, string>> | ReadonlyMap<string, GgufValue>;
@@ -72,8 +73,4 @@ export function nameLines(title: string, names: readonly string[], count = names
     ...shown,
     ...(more > 0 ? [`  and ${digits(more)} more; --json lists all`] : []),
   ];
-}
-
-export function digits(count: number): string {
-  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ",");
 }

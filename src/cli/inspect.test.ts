@@ -275,7 +275,7 @@ describe("fathom inspect", () => {
     expect(await refusal(inFolder("weights.bin"))).toContain("must not be a pickle");
     fs.writeFileSync(inFolder("broken.gguf"), "GGUF");
     expect(await refusal(inFolder("broken.gguf"))).toMatchInlineSnapshot(
-      `"/broken.gguf at byte 0: must be a GGUF file; its first four bytes are GGUF"`,
+      `"/broken.gguf at byte 4: must have 4 bytes more here, got 0; the file is cut off or damaged; copy or download it again"`,
     );
   });
 });

@@ -10,17 +10,8 @@ import { ConfigError, FathomError, FormatError } from "../core/errors.ts";
 import type { StoredTensor } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
 import { compare, differenceLines } from "./inspect-diff.ts";
-import {
-  digits,
-  metadataEntries,
-  nameLines,
-  patternOf,
-  plain,
-  rangeOf,
-  shortValue,
-  type Inspected,
-} from "./inspect-text.ts";
-import { print, printJson } from "./output.ts";
+import { metadataEntries, nameLines, patternOf, plain, rangeOf, shortValue, type Inspected } from "./inspect-text.ts";
+import { digits, print, printJson } from "./output.ts";
 import { formatTable } from "./table.ts";
 
 interface InspectOptions {

@@ -73,6 +73,11 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 3600)}h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")}m`;
 }
 
+/** 671026419200 → "671,026,419,200". */
+export function digits(count: number): string {
+  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ",");
+}
+
 /** 12345 → "12.3k". */
 export function short(value: number): string {
   const units = ["", "k", "M", "G", "T"];

@@ -18,7 +18,7 @@ import {
 import { idleSettings, presetNames, resolveConfig, type ModelConfig } from "../config/index.ts";
 import { ConfigError } from "../core/errors.ts";
 import { assignments, collect, integer } from "./options.ts";
-import { bytes as largeBytes, print, printJson } from "./output.ts";
+import { bytes as largeBytes, digits, print, printJson } from "./output.ts";
 import { formatTable, type Table, type TableFormat } from "./table.ts";
 
 interface ParamsOptions {
@@ -58,8 +58,8 @@ async function params(model: string | undefined, options: ParamsOptions): Promis
   const opened = await open(model, options);
   if (options.compare !== undefined) return showComparison(opened, options);
   const { depth } = options;
-  const isEach = depth === 3 || opened.stored !== undefined;
-  const report = reportParameters(isEach ? blueprint(opened.model) : outline(opened.model), {
+  const needsEveryParameter = depth === 3 || opened.stored !== undefined;
+  const report = reportParameters(needsEveryParameter ? blueprint(opened.model) : outline(opened.model), {
     depth,
     ...opened.stored,
   });
@@ -251,10 +251,6 @@ function besideRows({ stored, ...report }: ParameterReport): string[][] {
 function bytes(count: number): string {
   if (count >= 2 ** 20) return largeBytes(count);
   return count >= 2 ** 10 ? `${(count / 2 ** 10).toFixed(1)} KiB` : `${count} B`;
-}
-
-function digits(count: number): string {
-  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ",");
 }
 
 /** Four significant digits, so that small shares can be read. */

@@ -13,7 +13,7 @@ interface DevicesOptions {
 
 export function devicesCommand(): Command {
   return new Command("devices")
-    .description("the hardware table: dense peaks, memory, links; ? marks figures that were not read again")
+    .description("the hardware table: dense peaks, memory, links; ? marks unverified figures")
     .argument("[name]", "one device")
     .option("--hardware <file>", "hardware file with rows of your own")
     .option("--json", "one JSON document on stdout")

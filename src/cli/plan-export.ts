@@ -29,8 +29,8 @@ import { userDevice } from "./hardware-file.ts";
 import { assignments, collect, integer, number } from "./options.ts";
 import { print, printJson } from "./output.ts";
 import { parseBytes } from "./plan-local.ts";
-import { isRunFile, neededGpus, pinsOf, withPins, type PinnedOptions } from "./plan-settings.ts";
-import { openConfig, runFileName } from "./run-files.ts";
+import { isRunFile, neededGpus, pinsOf, planName, withPins, type PinnedOptions } from "./plan-settings.ts";
+import { openConfig } from "./run-files.ts";
 import { helpOf } from "./setting-option.ts";
 
 interface ExportOptions {
@@ -189,7 +189,7 @@ async function openForExport(model: string, { set = [] }: ExportOptions): Promis
   const changes = assignments(set);
   if (presetNames().includes(model) || isRunFile(model)) {
     const config = await openConfig(model, changes);
-    const name = isRunFile(model) ? runFileName(model) : model;
+    const name = planName(model);
     return { name, model: config.model, training: config.training, pins: pinsOf(config) };
   }
   for (const key of Object.keys(changes)) {

@@ -18,7 +18,7 @@ import { print, printJson, size, snake } from "./output.ts";
 import { openJob, withJobOptions, type JobOptions, type PlanJob } from "./plan-job.ts";
 import { parseBytes, planLocalFit, type LocalOptions } from "./plan-local.ts";
 import { explainNumber, headJson, printHead, printQuantity } from "./plan-report.ts";
-import { openSettings } from "./plan-settings.ts";
+import { openSettings, pinsOf, planName, withPins } from "./plan-settings.ts";
 import { formatTable } from "./table.ts";
 
 interface FitOptions extends JobOptions, Omit<Partial<LocalOptions>, keyof JobOptions> {
@@ -84,9 +84,14 @@ async function runLocal(model: string, { vram, ram, set, ...options }: FitOption
     const cure = "it is for training; leave it out, or leave out --vram and --ram";
     throw new ConfigError(flagOf(command, idle.attributeName()), "acts only without --vram", undefined, cure);
   }
-  const config = await openSettings(model, { set, verb: "plan fit --vram", read: [] });
-  const opened = config === undefined ? await openModel(model) : { name: model, blueprint: blueprint(config.model) };
-  return planLocalFit(opened.name, opened.blueprint, { ...options, vram, ram });
+  const config = await openSettings(model, { set, verb: "plan fit --vram", read: ["hardware.memory_margin"] });
+  if (config === undefined) {
+    const opened = await openModel(model);
+    return planLocalFit(opened.name, opened.blueprint, { ...options, vram, ram });
+  }
+  const { margin } = pinsOf(config);
+  const pinned = withPins(options, margin === undefined ? {} : { margin }, command);
+  return planLocalFit(planName(model), blueprint(config.model), { ...pinned, vram, ram });
 }
 
 /** The same job on a device with another memory. */
@@ -106,7 +111,7 @@ function explainFit(job: PlanJob, row: FitRow, options: FitOptions, name: string
   const microBatchSize = Math.max(1, found);
   const globalBatchSize = base.globalBatchSize * microBatchSize;
   const layout = { ...base, recompute, microBatchSize, globalBatchSize };
-  const quantity = explainNumber(job, layout, name === "largest" ? "memory.total" : name, { price: 0 });
+  const quantity = explainNumber(job, layout, name === "largest" ? "memory.total" : name);
   if (options.json === true) printJson(quantity);
   else printQuantity(quantity);
 }

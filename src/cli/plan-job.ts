@@ -1,7 +1,6 @@
 /** What the training plans share: options that say what is trained on what, and the job that they make. */
 
 import { Option, type Command } from "commander";
-import { blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
 import type { TrainingConfig } from "../config/index.ts";
 import { ConfigError, nearest } from "../core/errors.ts";
@@ -28,15 +27,14 @@ import { userDevice } from "./hardware-file.ts";
 import { checkPartners, collect, integer, number } from "./options.ts";
 import {
   DEGREES,
-  isRunFile,
   openSettings,
   pinsOf,
+  planName,
   TRAINING_SETTINGS,
   trainingNotes,
   withPins,
   type PinnedOptions,
 } from "./plan-settings.ts";
-import { runFileName } from "./run-files.ts";
 import { helpOf } from "./setting-option.ts";
 
 export interface JobOptions {
@@ -192,12 +190,12 @@ async function openShape(model: string, set?: readonly string[]): Promise<Opened
   const config = await openSettings(model, { set, verb: "plan", read: TRAINING_SETTINGS });
   if (config === undefined) {
     const opened = await openModel(model);
-    const shape = modelShape(opened.blueprint);
+    const shape = modelShape(opened.model);
     return { name: opened.name, shape, training: undefined, notes: trainingNotes(opened.model), pins: {} };
   }
   return {
-    name: isRunFile(model) ? runFileName(model) : model,
-    shape: modelShape(blueprint(config.model)),
+    name: planName(model),
+    shape: modelShape(config.model),
     training: config.training,
     notes: trainingNotes(config.model),
     pins: pinsOf(config),

@@ -5,7 +5,6 @@ import { ConfigError } from "../core/errors.ts";
 import {
   ASSUMED,
   explainLocal,
-  findLabelled,
   ggufMix,
   LOCAL_NAMES,
   planLocal,
@@ -15,6 +14,7 @@ import {
 } from "../planner/index.ts";
 import { userDevice } from "./hardware-file.ts";
 import { print, printJson, size, snake } from "./output.ts";
+import { numberNamed, type Labels } from "./plan-numbers.ts";
 import { printQuantity } from "./plan-report.ts";
 import { formatTable } from "./table.ts";
 
@@ -55,7 +55,8 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
   };
   const settings = { context, memoryShare: margin, imatrix };
   if (options.why !== undefined) {
-    const quantity = explainLocal(localNumber(options.why), model, neededMix(options.quant), machine, settings);
+    const number = numberNamed(LOCAL_NAMES, LOCAL_LABELS, options.why);
+    const quantity = explainLocal(number, model, neededMix(options.quant), machine, settings);
     return json ? printJson(quantity) : printQuantity(quantity);
   }
   const plans =
@@ -74,16 +75,16 @@ export async function planLocalFit(name: string, model: Blueprint, options: Loca
 }
 
 /** Rows by the heads of their columns. */
-const PRINTED: Readonly<Record<string, string>> = {
-  ...{ file: "file.bytes", GPU: "gpu.total", RAM: "ram.weights", "--n-cpu-moe": "cpu_moe.layers" },
-  ...{ "n-cpu-moe": "cpu_moe.layers", limit: "gpu.limit", "tokens/s": "bound.rate", "tokens/s at most": "bound.rate" },
+const LOCAL_LABELS: Labels = {
+  file: "file.bytes",
+  GPU: "gpu.total",
+  RAM: "ram.weights",
+  "--n-cpu-moe": "cpu_moe.layers",
+  "n-cpu-moe": "cpu_moe.layers",
+  limit: "gpu.limit",
+  "tokens/s": "bound.rate",
+  "tokens/s at most": "bound.rate",
 };
-
-function localNumber(name: string): string {
-  const found = findLabelled(LOCAL_NAMES, PRINTED, name);
-  if (found !== undefined) return found;
-  throw new ConfigError("--why", "must be a number of the plan", name, `one of ${LOCAL_NAMES.join(", ")}`);
-}
 
 function neededMix(quant: string | undefined): GgufMix {
   if (quant !== undefined) return ggufMix(quant);

@@ -15,14 +15,14 @@ import {
   type TrainingSummary,
 } from "../planner/index.ts";
 import { ConfigError } from "../core/errors.ts";
-import { print, size, snake } from "./output.ts";
+import { digits, print, size, snake } from "./output.ts";
 import type { PlanJob } from "./plan-job.ts";
+import { COMMON_LABELS, type Labels } from "./plan-numbers.ts";
 import { formatTable } from "./table.ts";
 
 const gb = (bytes: number): string => (bytes / 1e9).toFixed(2);
 const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(2);
 export const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
-const digits = (n: number): string => String(n).replaceAll(/\B(?=(\d{3})+$)/g, ",");
 
 /** What is planned, with what is assumed. */
 export function printHead({ name, device, world, globalBatchSize, seqLen, evaluator, notes }: PlanJob): void {
@@ -88,7 +88,7 @@ export function printBest(job: PlanJob, best: readonly Evaluation[]): void {
     "GB",
     "GiB",
     "step s",
-    "bubble",
+    "bubble share",
     "MFU",
     "tokens/s/device",
   ];
@@ -111,7 +111,7 @@ export function printEvaluation(job: PlanJob, evaluation: Evaluation, price: num
     bubble: bubbleSec,
     "data parallel": dataParallelSec,
     optimizer: optimizerSec,
-    total: stepSec,
+    step: stepSec,
   };
   for (const [name, seconds] of Object.entries(times))
     print(`  ${name.padEnd(14)} ${seconds.toFixed(3).padStart(10)} s`);
@@ -168,38 +168,51 @@ function billOf(
 }
 
 /** Rows by the words under which a plan prints them, where these are not the rows' own. */
-const PRINTED: Readonly<Record<string, string>> = {
+const TRAINING_LABELS: Labels = {
   ...Object.fromEntries(MEMORY_PARTS.map((part) => [part, `memory.${part}`])),
-  ...{
-    memory: "memory.total",
-    GB: "memory.total",
-    GiB: "memory.total",
-    total: "memory.total",
-    "over by": "memory.over",
-  },
-  ...{ limit: "memory.limit", "may be planned": "memory.limit", efficiency: "compute_share" },
-  ...{ step: "time.step", "step s": "time.step", work: "time.work", bubble: "time.bubble" },
-  ...{ FLOPs: "flops.training", "GFLOP/token": "flops.training", "GFLOP per token": "flops.training" },
-  ...{ rate: "run.device_rate", "tokens/s/device": "run.device_rate", "tokens/s": "run.rate" },
-  ...{ "tokens a day": "run.tokens_per_day", "billion tokens a day": "run.tokens_per_day" },
-  ...{ kWh: "bill.energy", $: "bill.cost", "$ a million tokens": "bill.cost_per_million", days: "bill.seconds" },
-  ...{ "whole run": "bill.seconds", "10¹² tokens": "bill.seconds" },
+  ...COMMON_LABELS,
+  memory: "memory.total",
+  GB: "memory.total",
+  GiB: "memory.total",
+  "over by": "memory.over",
+  "may be planned": "memory.limit",
+  efficiency: "compute_share",
+  step: "time.step",
+  "step s": "time.step",
+  work: "time.work",
+  bubble: "time.bubble",
+  "bubble share": "run.bubble_share",
+  FLOPs: "flops.training",
+  "GFLOP/token": "flops.training",
+  "GFLOP per token": "flops.training",
+  rate: "run.device_rate",
+  "tokens/s/device": "run.device_rate",
+  "tokens/s": "run.rate",
+  "tokens a day": "run.tokens_per_day",
+  "billion tokens a day": "run.tokens_per_day",
+  kWh: "bill.energy",
+  $: "bill.cost",
+  days: "bill.seconds",
+  "whole run": "bill.seconds",
+  "10¹² tokens": "bill.seconds",
 };
 
 /**
  * Where a number of a plan comes from, by its row, words of it or what it is printed under.
+ * @param bill - price of a device-hour and tokens of the work, 10¹² by default; without it the plan has no bill.
  * @throws ConfigError for a name that the plan does not have.
  */
 export function explainNumber(
   { evaluator, device, world }: Pick<PlanJob, "evaluator" | "device" | "world">,
   layout: Evaluation["layout"],
   name: string,
-  { price, tokens = 1e12 }: { readonly price: number; readonly tokens?: number },
+  bill?: { readonly price: number; readonly tokens?: number },
 ): Quantity {
-  const billed = findLabelled(BILL_NAMES, PRINTED, name);
-  if (billed === undefined || !BILL_NAMES.includes(billed)) return evaluator.explain(layout, billed ?? name);
-  const usage = { devices: world, tokens, rate: evaluator.explain(layout, "run.rate") };
-  return explainBill(billed, usage, device, price);
+  const found = findLabelled(BILL_NAMES, TRAINING_LABELS, name);
+  if (found === undefined || !BILL_NAMES.includes(found)) return evaluator.explain(layout, found ?? name);
+  if (bill === undefined) return evaluator.explain(layout, name);
+  const usage = { devices: world, tokens: bill.tokens ?? 1e12, rate: evaluator.explain(layout, "run.rate") };
+  return explainBill(found, usage, device, bill.price);
 }
 
 /** An evaluated layout for JSON. */

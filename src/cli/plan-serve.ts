@@ -1,8 +1,8 @@
 /** `fathom plan serve MODEL`: memory, prefill and decode of a served model, its batch curve, cost and energy. */
 
 import { Command } from "commander";
-import { blueprint, type Blueprint } from "../blueprint/index.ts";
 import { openModel } from "../blueprint/node.ts";
+import type { ModelConfig } from "../config/index.ts";
 import {
   ASSUMED,
   BILL_NAMES,
@@ -12,7 +12,6 @@ import {
   costOf,
   energyOf,
   explainBill,
-  findLabelled,
   KV_FORMATS,
   largestBatch,
   modelShape,
@@ -31,9 +30,9 @@ import { ConfigError } from "../core/errors.ts";
 import { userDevice } from "./hardware-file.ts";
 import { checkPartners, collect, integer, number } from "./options.ts";
 import { print, printJson, size, snake } from "./output.ts";
+import { COMMON_LABELS, numberNamed, type Labels } from "./plan-numbers.ts";
 import { printQuantity } from "./plan-report.ts";
-import { isRunFile, neededGpus, openSettings, pinsOf, withPins } from "./plan-settings.ts";
-import { runFileName } from "./run-files.ts";
+import { neededGpus, openSettings, pinsOf, planName, withPins } from "./plan-settings.ts";
 import { helpOf } from "./setting-option.ts";
 import { formatTable } from "./table.ts";
 
@@ -94,7 +93,7 @@ export function serveCommand(): Command {
 /** A model to serve, with the options that its run file stands for. */
 interface OpenedForServing {
   readonly name: string;
-  readonly blueprint: Blueprint;
+  readonly model: ModelConfig;
   readonly options: ServeOptions;
 }
 
@@ -113,8 +112,8 @@ async function openForServing(name: string, options: ServeOptions, command: Comm
     : undefined;
   const pins = Object.entries({ gpus, margin, tp, kv }).filter(([, value]) => value !== undefined);
   return {
-    name: isRunFile(name) ? runFileName(name) : name,
-    blueprint: blueprint(config.model),
+    name: planName(name),
+    model: config.model,
     options: withPins(options, Object.fromEntries(pins), command),
   };
 }
@@ -122,13 +121,13 @@ async function openForServing(name: string, options: ServeOptions, command: Comm
 async function serve(name: string, given: ServeOptions, command: Command): Promise<void> {
   checkPartners(command, { acceptance: "drafts" });
   const opened = await openForServing(name, given, command);
-  if (opened.blueprint.model.architecture === "encoder") {
+  if (opened.model.architecture === "encoder") {
     throw new ConfigError("plan serve", "must be a decoder, which writes text", name, "fathom plan plans its training");
   }
   const { options } = opened;
   const { count, name: deviceName } = parseGpus(neededGpus(options.gpus));
   const device = await userDevice(deviceName, options.hardware);
-  const shape = modelShape(opened.blueprint);
+  const shape = modelShape(opened.model);
   const settings = settingsOf(options, count);
   const chosen = choose(shape, device, settings, options.batch);
   if (chosen === undefined || !chosen.fits || !chosen.keepsSlo) process.exitCode = NOTHING_FITS;
@@ -136,7 +135,7 @@ async function serve(name: string, given: ServeOptions, command: Command): Promi
   if (options.why !== undefined) {
     const { plan, batch } = chosen ?? curve[0]!;
     const atPeak = planInference(shape, device, { ...settings, ...BOUND, batch });
-    const explained = explainNumber(options.why, plan, atPeak, (name) =>
+    const explained = explainServing(options.why, plan, atPeak, (name) =>
       explainCost(name, plan, device, { count, ...options }),
     );
     return options.json === true ? printJson(explained) : printQuantity(explained);
@@ -228,7 +227,7 @@ function curveTable(curve: readonly BatchPoint[], promised: boolean): string {
     {
       head: [
         "batch",
-        "memory",
+        "total memory",
         "time a token",
         "tokens/s",
         "tokens/s a device",
@@ -262,7 +261,7 @@ function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bi
     `bound      ${ms(bound.decode.tpotSeconds)} a token with every peak reached; a step ${ms(bound.decode.stepSeconds)}: memory ${ms(bound.decode.memorySeconds)}, math ${ms(bound.decode.mathSeconds)}, links ${ms(bound.decode.commSeconds)}`,
   );
   print(
-    `prefill    ${ms(prefill.ttftSeconds)} to the first token, ${prefill.tokensPerSecPerDevice.toFixed(0)} tokens/s a device`,
+    `prefill    ${ms(prefill.ttftSeconds)} to the first token, ${prefill.tokensPerSecPerDevice.toFixed(0)} prompt tokens/s a device`,
   );
   const energy = bill.joulesPerToken === undefined ? "" : `, ${bill.joulesPerToken.toFixed(2)} J a token`;
   print(
@@ -271,35 +270,40 @@ function printChosen({ batch, plan }: BatchPoint, bound: InferencePlan, bill: Bi
 }
 
 /** Rows by the words under which they are printed. */
-const PRINTED: Readonly<Record<string, string>> = {
-  ...{ memory: "memory.total", total: "memory.total", limit: "memory.limit", "may be used": "memory.limit" },
-  ...{ decode: "decode.tpot", "time a token": "decode.tpot", step: "decode.step", math: "decode.math" },
-  ...{ links: "decode.comm", "tokens/s": "decode.all", "tokens/s a device": "decode.rate", prefill: "prefill.ttft" },
-  ...{
-    "first token": "prefill.ttft",
-    "prefill tokens/s": "prefill.rate",
-    "$ a million tokens": "bill.cost_per_million",
-  },
-  ...{ "J a token": "bill.joules_per_token" },
+const SERVING_LABELS: Labels = {
+  ...COMMON_LABELS,
+  "total memory": "memory.total",
+  "may be used": "memory.limit",
+  decode: "decode.tpot",
+  "time a token": "decode.tpot",
+  step: "decode.step",
+  memory: "decode.memory",
+  math: "decode.math",
+  links: "decode.comm",
+  "tokens/s": "decode.all",
+  "tokens/s a device": "decode.rate",
+  prefill: "prefill.ttft",
+  "first token": "prefill.ttft",
+  "prompt tokens/s a device": "prefill.rate",
+  "prefill tokens/s": "prefill.rate",
+  "J a token": "bill.joules_per_token",
 };
 
 /**
  * `bound` and `bound decode.math` are numbers of the plan with every peak reached.
  * @param cost - explains a number of the bill.
  */
-function explainNumber(
+function explainServing(
   name: string,
   plan: InferencePlan,
   bound: InferencePlan,
   cost: (name: string) => Quantity,
 ): Quantity {
   const [, ofBound] = /^bound\b[ .]?(.*)$/i.exec(name) ?? [];
-  const names = ofBound === undefined ? [...plan.names, ...BILL_NAMES] : bound.names;
-  const found = findLabelled(names, PRINTED, ofBound === "" ? "decode" : (ofBound ?? name));
-  if (found === undefined || !names.includes(found)) {
-    throw new ConfigError("--why", "must be a number of the plan", name, `one of ${names.join(", ")}`);
+  if (ofBound !== undefined) {
+    return bound.explain(numberNamed(bound.names, SERVING_LABELS, ofBound === "" ? "decode" : ofBound));
   }
-  if (ofBound !== undefined) return bound.explain(found);
+  const found = numberNamed([...plan.names, ...BILL_NAMES], SERVING_LABELS, name);
   return plan.names.includes(found) ? plan.explain(found) : cost(found);
 }
 

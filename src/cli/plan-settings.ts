@@ -12,7 +12,7 @@ import {
 import { ConfigError } from "../core/errors.ts";
 import type { Recompute, Schedule, ZeroStage } from "../planner/index.ts";
 import { assignments, isGiven } from "./options.ts";
-import { openConfig } from "./run-files.ts";
+import { openConfig, runFileName } from "./run-files.ts";
 
 export const DEGREES = ["tp", "pp", "vp", "cp", "ep", "etp", "dp"] as const;
 
@@ -28,6 +28,9 @@ export interface PinnedOptions extends Partial<Record<(typeof DEGREES)[number], 
 }
 
 export const isRunFile = (model: string): boolean => /\.ya?ml$/i.test(model);
+
+/** What a plan calls its model: a run file by its name without folder and ending. */
+export const planName = (model: string): string => (isRunFile(model) ? runFileName(model) : model);
 
 const devices = ({ hardware }: ResolvedConfig): PinnedOptions => ({ gpus: `${hardware.devices}x${hardware.device}` });
 

@@ -2,8 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
+import { ConfigError } from "../core/errors.ts";
 import { fitCommand } from "./plan-fit.ts";
 import { planCommand } from "./plan.ts";
+import { isPrinted } from "../../test/helpers/printed-number.ts";
 
 /** What `fathom plan` prints on stdout, and its exit code. */
 async function plan(...words: string[]): Promise<{ text: string; code: number }> {
@@ -19,6 +21,41 @@ async function plan(...words: string[]): Promise<{ text: string; code: number }>
 }
 
 const V3 = ["deepseek-v3", "--gpus", "2048xH800", "--precision", "fp8"];
+
+/** Labels of numbers that stand in a sentence, with the number and its unit. */
+const IN_SENTENCES = [
+  ["may be planned", /may be planned: ([\d.]+) GB/, "GB"],
+  ["efficiency", /efficiency +([\d.]+) % of the dense/, "%"],
+  ["MFU", /MFU +([\d.]+) % of/, "%"],
+  ["HFU", /HFU ([\d.]+) %/, "%"],
+  ["FLOPs", /FLOPs +([\d.]+) GFLOP per token/, "GFLOP"],
+  ["GFLOP per token", /FLOPs +([\d.]+) GFLOP per token/, "GFLOP"],
+  ["rate", /rate +([\d.]+) tokens\/s\/device/, "tokens/s/device"],
+  ["tokens a day", /([\d.]+) billion tokens a day/, "billion tokens"],
+  ["device-hours", /10¹² tokens ([\d,]+) device-hours/, "device-hours"],
+  ["$ a million tokens", /\(([\d.]+) \$ a million tokens\)/, "$"],
+  ["whole run", /whole run .*: ([\d,]+) hours/, "hours"],
+  ["days", /whole run .*\(([\d.]+) days\)/, "days"],
+  ["$", /whole run .* device-hours, ([\d,]+) \$/, "$"],
+  ["kWh", /whole run .* ([\d,]+) kWh/, "kWh"],
+] as const;
+
+/** Columns of the best layouts, and the units of what stands there. */
+const IN_THE_LIST = [
+  ["GB", "GB"],
+  ["GiB", "GiB"],
+  ["step s", "s"],
+  ["bubble share", "%"],
+  ["MFU", "%"],
+  ["tokens/s/device", "tokens/s/device"],
+] as const;
+
+/** What stands in the first row under a head. */
+function bestColumn(text: string, head: string): string {
+  const [, heads, row] = /^ +(TP .*)\n1 +(.*)$/m.exec(text)!;
+  const cells = row!.split(/ {2,}/);
+  return cells[heads!.split(/ {2,}/).indexOf(head)]!.replace(" %", "");
+}
 
 describe("fathom plan", () => {
   test("accounts for every layout of the grid and gives the best ten", async () => {
@@ -53,6 +90,7 @@ describe("fathom plan", () => {
   });
 
   test("tells the nearest device, the identity that fails, and the rule of a recipe", async () => {
+    await expect(plan("deepseek-v3", "--gpus", "2048")).rejects.toThrow(/--gpus: must be COUNTxNAME, got "2048"/);
     await expect(plan("deepseek-v3", "--gpus", "8xH8000")).rejects.toThrow(/did you mean h800\?/);
     await expect(plan(...V3, "--tp", "7")).rejects.toThrow(/identity "world": TP·CP·DP·PP = world: TP·CP·PP/);
     await expect(plan(...V3, "--ep", "3")).rejects.toThrow(/identity "expert-world"/);
@@ -74,27 +112,17 @@ describe("fathom plan", () => {
   test("explains every number under the words beside which it stands", async () => {
     const words = [..."--tp 1 --pp 16 --cp 1 --ep 64 --zero 1 --micro-batch 1 --recompute full".split(" ")];
     const { text } = await plan(...V3, ...words, "--top", "1", "--tokens", "14.8T");
-    const labels = [...text.matchAll(/^ {2}([a-z][a-z ]*?) +[\d.]+ (?:[GM]B|s)/gm)].map(([, label]) => label!);
-    expect(labels.length).toBeGreaterThan(8);
-    const units = [
-      "step s",
-      "GB",
-      "MFU",
-      "HFU",
-      "FLOPs",
-      "rate",
-      "tokens/s/device",
-      "tokens a day",
-      "device-hours",
-      "$",
-    ];
-    const others = ["$ a million tokens", "kWh", "days", "whole run", "may be planned", "efficiency", "bubble"];
-    for (const label of [...labels, ...units, ...others]) {
-      const why = (await plan(...V3, ...words, "--top", "1", "--json", "--why", label)).text;
-      expect(JSON.parse(why)).toMatchObject({ value: expect.any(Number) as number });
+    const lines = [...text.matchAll(/^ {2}([a-z][a-z ]*?) +([\d.]+) ([GM]B|s)\b/gm)];
+    const shown = lines.map(([, label, number, unit]) => [label!, number!, unit!] as const);
+    expect(shown.length).toBeGreaterThan(8);
+    expect(new Set(shown.map(([label]) => label)).size).toBe(shown.length);
+    for (const [label, pattern, unit] of IN_SENTENCES) shown.push([label, pattern.exec(text)![1]!, unit]);
+    for (const [label, unit] of IN_THE_LIST) shown.push([label, bestColumn(text, label), unit]);
+    for (const [label, number, unit] of shown) {
+      const why = (await plan(...V3, ...words, "--top", "1", "--tokens", "14.8T", "--json", "--why", label)).text;
+      const { name, value } = JSON.parse(why) as { name: string; value: number };
+      expect(isPrinted(number, unit, value), `${label}: ${number} ${unit}, ${name} = ${value}`).toBe(true);
     }
-    const share = JSON.parse((await plan(...V3, ...words, "--json", "--why", "efficiency")).text) as { value: number };
-    expect(text).toContain(`${(100 * share.value).toFixed(1)} % of the dense fp8 peak`);
   });
 
   test("compares two models number by number, each with its derivation", async () => {
@@ -315,6 +343,28 @@ describe("fathom plan fit", () => {
     const { largest } = JSON.parse((await plan(...lora)).text) as { largest: { memory_bytes: number } };
     const why = JSON.parse((await plan(...lora, "--why", "memory.total")).text) as { name: string; value: number };
     expect(why).toMatchObject({ name: "memory.total", value: largest.memory_bytes });
+  });
+
+  test("has no bill to explain", async () => {
+    for (const name of ["cost", "days", "bill.cost", "10¹² tokens"]) {
+      await expect(plan("fit", "nano", "--why", name)).rejects.toThrow(
+        new ConfigError("--why", "must be a number of the plan", name).message,
+      );
+    }
+  });
+
+  test("on one machine takes name and margin of a run file, and options before them", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "fathom-plan-"));
+    try {
+      const path = join(folder, "local.yaml");
+      writeFileSync(path, "preset: deepseek-v2-lite\nhardware: {memory_margin: 0.5}\n");
+      const read = async (...words: string[]) =>
+        JSON.parse((await plan("fit", path, "--vram", "24GiB", "--ram", "64GiB", ...words, "--json")).text) as object;
+      expect(await read()).toMatchObject({ model: "local", margin: 0.5 });
+      expect(await read("--margin", "0.85")).toMatchObject({ model: "local", margin: 0.85 });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test("gives the largest batch and sequence of QLoRA in 24 GiB", async () => {

@@ -46,7 +46,7 @@ export function storedParameters(
   const names = canonicalNames(blueprint);
   const found = new Map<string, StoredParameter>();
   for (const { name, shape } of blueprint.parameters) {
-    const stored = describe(byParameter.get(name) ?? [], tensors, shape);
+    const stored = storedAs(byParameter.get(name) ?? [], tensors, shape);
     if (stored !== undefined) found.set(names.get(name)!, stored);
   }
   for (const name of namesBeside(blueprint, places, tensors)) {
@@ -77,7 +77,7 @@ function canonicalNames(blueprint: Blueprint): Map<string, string> {
   );
 }
 
-function describe(places: readonly Place[], tensors: Tensors, shape: readonly number[]): StoredParameter | undefined {
+function storedAs(places: readonly Place[], tensors: Tensors, shape: readonly number[]): StoredParameter | undefined {
   const held = places.flatMap((place) => {
     const tensor = tensors.get(place.name);
     return tensor === undefined ? [] : [{ tensor, due: place }];

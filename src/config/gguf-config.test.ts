@@ -52,7 +52,7 @@ describe("a GGUF file", () => {
 
   test("of llama with experts is of another family", () => {
     expect(() => read("deepseek-llm-7b", "llama", { expert_count: 8 })).toThrow(
-      "x.gguf llama.expert_count: must be 0: experts of other families are not known, got 8",
+      "x.gguf llama.expert_count: must be 0: experts of other families are not known, got 8; take a model with experts of deepseek, deepseek2, deepseek32, deepseek4",
     );
     expect(read("deepseek-llm-7b", "llama", { expert_count: 0 }).nRoutedExperts).toBe(0);
   });

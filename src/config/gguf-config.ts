@@ -117,7 +117,13 @@ function setVocabulary(settings: Settings, facts: GgufFacts): void {
 function setRouting(settings: Settings, { file, metadata }: GgufFacts, arch: string): void {
   const experts = settings.nRoutedExperts;
   if (arch === "llama" && experts !== undefined && experts !== 0) {
-    throw new ConfigError(`${file} llama.expert_count`, "must be 0: experts of other families are not known", experts);
+    const withExperts = Object.keys(ARCHITECTURES).filter((name) => name !== "llama");
+    throw new ConfigError(
+      `${file} llama.expert_count`,
+      "must be 0: experts of other families are not known",
+      experts,
+      `take a model with experts of ${withExperts.join(", ")}`,
+    );
   }
   if (settings.nRoutedExperts === undefined || settings.nRoutedExperts === 0) {
     Object.assign(settings, { nRoutedExperts: 0, nActivatedExperts: 0, nSharedExperts: 0 });

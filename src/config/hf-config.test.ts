@@ -207,11 +207,13 @@ describe("what cannot be read is refused", () => {
       message({ ...v3, quantization_config: { ...int8, format: "pack-quantized" } }),
       message(groups({ weights: { num_bits: 4, type: "int", symmetric: true, strategy: "group" } })),
       message(groups({ input_activations: { num_bits: 8 } })),
+      message(groups({ weights: null })),
     ]).toMatchInlineSnapshot(`
       [
-        "config.json quantization_config.format: must be int-quantized, got "pack-quantized"",
-        "config.json quantization_config.config_groups.group_0.weights.num_bits: must be 8, got 4",
-        "config.json quantization_config.config_groups.group_0.input_activations: must be null: only weights are int8 here, got {"num_bits":8}",
+        "config.json quantization_config.format: must be int-quantized, got "pack-quantized"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.num_bits: must be 8, got 4; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.input_activations: must be null: only weights are int8 here, got {"num_bits":8}; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights: must say how weights are quantised, got "none"; take the checkpoint that it was made from",
       ]
     `);
   });
@@ -230,6 +232,7 @@ describe("what cannot be read is refused", () => {
       { strategy: "CHANNEL", symmetric: true, dynamic: false },
       { strategy: "group", group_size: 128 },
       { strategy: "group", group_size: 32, actorder: "weight" },
+      { strategy: "group", group_size: 32, actorder: "static" },
       { group_size: 128 },
       { group_size: -1 },
     ]) {
@@ -250,9 +253,9 @@ describe("what cannot be read is refused", () => {
         "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "block"; take the checkpoint that it was made from",
         "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "token"; take the checkpoint that it was made from",
         "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "tensor_group"; take the checkpoint that it was made from",
-        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "tensor"; take the checkpoint that it was made from",
-        "config.json quantization_config.config_groups.group_0.weights.actorder: must be null or weight: groups are of columns side by side, got "group"",
-        "config.json quantization_config.config_groups.group_0.weights.symmetric: must be true, got false",
+        "config.json quantization_config.config_groups.group_0.weights.strategy: must be channel or group: a scale for each row, or for each group of columns of a row, got "none"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.actorder: must be null, weight or static: groups are of columns side by side, got "group"; take the checkpoint that it was made from",
+        "config.json quantization_config.config_groups.group_0.weights.symmetric: must be true, got false; take the checkpoint that it was made from",
       ]
     `);
   });
@@ -260,7 +263,7 @@ describe("what cannot be read is refused", () => {
   test("fp8 in other blocks", () => {
     const quantization_config = { quant_method: "fp8", weight_block_size: [64, 64] };
     expect(message({ ...v3, quantization_config })).toMatchInlineSnapshot(
-      `"config.json quantization_config.weight_block_size: must be [128, 128], got [64, 64]"`,
+      `"config.json quantization_config.weight_block_size: must be [128, 128], got [64, 64]; take the checkpoint that it was made from"`,
     );
   });
 

@@ -56,8 +56,7 @@ export function readQuantization(quantization: Json): Partial<ModelSettings> {
   const { quant_method: method } = quantization;
   if (method === "fp8") return readFp8(quantization);
   if (method === INT8_METHOD) return readInt8(quantization);
-  const cure = "take the checkpoint that it was made from";
-  throw refusal("quant_method", `must be fp8, or ${INT8_METHOD} with int8 weights`, method, cure);
+  throw refusal("quant_method", `must be fp8, or ${INT8_METHOD} with int8 weights`, method);
 }
 
 function readFp8({ weight_block_size: block, scale_fmt: scaleFmt }: Json): Partial<ModelSettings> {
@@ -73,7 +72,10 @@ function readInt8({ format, config_groups: groups }: Json): Partial<ModelSetting
   if (all.length === 0) throw refusal("config_groups", "must say how weights are quantised", groups);
   for (const [name, { weights, input_activations: activations = null }] of all) {
     const place = `config_groups.${name}`;
-    checkInt8Weights(Object(weights) as Json, `${place}.weights`);
+    if (typeof weights !== "object" || weights === null) {
+      throw refusal(`${place}.weights`, "must say how weights are quantised", weights);
+    }
+    checkInt8Weights(weights as Json, `${place}.weights`);
     if (activations === null) continue;
     throw refusal(`${place}.input_activations`, "must be null: only weights are int8 here", activations);
   }
@@ -88,21 +90,22 @@ function checkInt8Weights(weights: Json, place: string): void {
   const strategy = strategyOf(weights);
   if (!INT8_STRATEGIES.has(strategy)) {
     const rule = "must be channel or group: a scale for each row, or for each group of columns of a row";
-    throw refusal(`${place}.strategy`, rule, strategy, "take the checkpoint that it was made from");
+    throw refusal(`${place}.strategy`, rule, strategy);
   }
   const order = weights.actorder ?? false;
   if (order === false || order === "weight" || order === "static") return;
-  throw refusal(`${place}.actorder`, "must be null or weight: groups are of columns side by side", order);
+  throw refusal(`${place}.actorder`, "must be null, weight or static: groups are of columns side by side", order);
 }
 
-/** What an absent strategy means to compressed-tensors. */
+/** An absent strategy is told by the size of the groups; undefined where there is none, one scale for a whole matrix. */
 function strategyOf({ strategy, group_size: size }: Json): unknown {
   if (strategy !== undefined && strategy !== null)
     return typeof strategy === "string" ? strategy.toLowerCase() : strategy;
-  if (size === undefined || size === null) return "tensor";
+  if (size === undefined || size === null) return undefined;
   return size === -1 ? "channel" : "group";
 }
 
-function refusal(key: string, rule: string, got: unknown, cure?: string): ConfigError {
+function refusal(key: string, rule: string, got: unknown): ConfigError {
+  const cure = "take the checkpoint that it was made from";
   return new ConfigError(`quantization_config.${key}`, rule, got ?? "none", cure);
 }

@@ -93,8 +93,9 @@ export async function readGgufHeader(file: ReadableFile): Promise<GgufHeader> {
 }
 
 async function checkMagic(cursor: ByteCursor, file: ReadableFile): Promise<void> {
-  if (file.bytes < 24 || (await cursor.u32()) !== MAGIC) {
-    throw new FormatError(file.path, "must be a GGUF file", { offset: 0, cure: "its first four bytes are GGUF" });
+  if (file.bytes < 4 || (await cursor.u32()) !== MAGIC) {
+    const rule = "must be a GGUF file, which begins with the letters GGUF";
+    throw new FormatError(file.path, rule, { offset: 0, cure: "copy or download it again, or name another file" });
   }
   const version = await cursor.u32();
   if (version === VERSION) return;

@@ -275,7 +275,10 @@ test("a file of another alignment is read as it says", async () => {
 describe("a malformed file is refused with its place", () => {
   test("not GGUF, of another version, big-endian, cut off", async () => {
     expect(await refuse(new Bytes().u32(7).zeros(40))).toMatchInlineSnapshot(
-      `"/hostile.gguf at byte 0: must be a GGUF file; its first four bytes are GGUF"`,
+      `"/hostile.gguf at byte 0: must be a GGUF file, which begins with the letters GGUF; copy or download it again, or name another file"`,
+    );
+    expect(await refuse(new Bytes().u32(0x46554747).zeros(2))).toMatchInlineSnapshot(
+      `"/hostile.gguf at byte 4: must have 4 bytes more here, got 2; the file is cut off or damaged; copy or download it again"`,
     );
     expect(await refuse(header(0, 0, 1))).toMatchInlineSnapshot(
       `"/hostile.gguf at byte 4: must be GGUF version 3, got 1; convert it again"`,

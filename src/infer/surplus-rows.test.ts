@@ -25,7 +25,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-/** The last rows of the head are those of the first ids, ten times as large: of a row and its negative one has a large logit. */
+/** The head's rows without a token are row 3 and its negative in turn, ten times as large: one of the two has a large logit. */
 async function writeModel(): Promise<void> {
   await writeFile(join(folder, "config.json"), hfConfigText(model, { bos: 0, eos: 1 }));
   await writeFile(join(folder, "tokenizer.json"), tokenizer.toJson());

@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { device } from "./devices.ts";
 import { efficiencyFor } from "./efficiency.ts";
@@ -14,7 +13,7 @@ function evaluatorOf(shape: ModelShape, count: number, precision = "bf16") {
   return createTrainingEvaluator({ shape, recipe: precisionRecipe(precision), cluster, efficiency, margin: 0.85 });
 }
 
-const v3 = modelShape(blueprint(resolveConfig("deepseek-v3").model));
+const v3 = modelShape(resolveConfig("deepseek-v3").model);
 
 function moeLayer(settings: Partial<LayoutInput>, name = "moe.act"): number {
   const layout = completeLayout({ globalBatchSize: 1024, seqLen: 4096, ep: 64, pp: 16, ...settings }, 1024);

@@ -10,12 +10,12 @@ export interface Cluster {
 }
 
 /**
- * `2048xH800` → 2048 and "H800", `8x4090` → 8 and "4090"; a name alone is one device.
+ * `2048xH800` → 2048 and "H800", `8x4090` → 8 and "4090"; a name alone, unless it is all digits, is one device.
  *
  * @throws ConfigError for another form.
  */
 export function parseGpus(text: string): { count: number; name: string } {
-  const match = /^(?:(\d+)\s*[x×*]\s*)?([a-z].*|\d{2,}[a-z]*)$/i.exec(text.trim());
+  const match = /^(?!\d+$)(?:(\d+)\s*[x×*]\s*)?([a-z].*|\d{2,}[a-z]*)$/i.exec(text.trim());
   const count = Number(match?.[1] ?? 1);
   if (match === null || !Number.isSafeInteger(count) || count < 1) {
     throw new ConfigError("--gpus", "must be COUNTxNAME", text, "for example --gpus 2048xH800");

@@ -43,7 +43,7 @@ export function configuredJob(config: ResolvedConfig, parts: ConfiguredParts = {
 }
 
 function trainedShape({ adapter, model }: ResolvedConfig, plan: Blueprint | undefined): ModelShape {
-  const shape = modelShape({ model });
+  const shape = modelShape(model);
   if (adapter.loraRank === 0) return shape;
   const targets = matricesOf(plan ?? blueprint(model), adapter.loraTargets);
   return withAdapters(shape, { rank: adapter.loraRank, targets });

@@ -6,6 +6,7 @@
 import { ASSUMED } from "./assumptions.ts";
 import type { Cluster } from "./cluster.ts";
 import type { PeakFormat } from "./hardware.ts";
+import { percent } from "./percent.ts";
 
 export type Family = "dense" | "moe";
 
@@ -65,70 +66,63 @@ export function efficiencyFor({ engine, cluster, format, family }: EfficiencyQue
   };
 }
 
-const percent = (share: number): string => `${Number((100 * share).toPrecision(3))} %`;
-
 /** Fitted with this planner's own step time; `npm run validate:planner` shows the errors on the runs not fitted. */
 const EFFICIENCY_PRESETS: readonly EfficiencyPreset[] = [
   {
-    ...{ engine: "deepseek", device: "h800", format: "fp8", family: "moe", computeShare: 0.4, hiddenShare: 1 },
+    engine: "deepseek",
+    device: "h800",
+    format: "fp8",
+    family: "moe",
+    computeShare: 0.4,
+    hiddenShare: 1,
     basis:
       "DeepSeek-V3 report: 1,543 tokens/s on each of 2,048, taken as micro-batches of one sequence, selective recomputation and all communication hidden by DualPipe",
   },
   {
-    ...{
-      engine: "automodel",
-      device: "h100",
-      format: "bf16",
-      family: "moe",
-      computeShare: 0.43,
-      hiddenShare: ASSUMED.hiddenShare,
-    },
+    engine: "automodel",
+    device: "h100",
+    format: "bf16",
+    family: "moe",
+    computeShare: 0.43,
+    hiddenShare: ASSUMED.hiddenShare,
     basis:
       "NeMo Automodel, DeepSeek-V3 on 1,024 devices in 37.87 s a step, taken as PP4 VP8 EP64, full recomputation, no MTP and the assumed share of communication hidden",
   },
   {
-    ...{
-      engine: "megatron",
-      device: "a100",
-      format: "bf16",
-      family: "dense",
-      computeShare: 0.78,
-      hiddenShare: ASSUMED.hiddenShare,
-    },
+    engine: "megatron",
+    device: "a100",
+    format: "bf16",
+    family: "dense",
+    computeShare: 0.78,
+    hiddenShare: ASSUMED.hiddenShare,
     memoryShare: 0.46,
     basis: "Korthikanti et al. 2022, GPT 22B on 8 and 1T on 512 devices",
   },
   {
-    ...{
-      engine: "megatron",
-      device: "h100",
-      format: "bf16",
-      family: "dense",
-      computeShare: 0.59,
-      hiddenShare: ASSUMED.hiddenShare,
-    },
+    engine: "megatron",
+    device: "h100",
+    format: "bf16",
+    family: "dense",
+    computeShare: 0.59,
+    hiddenShare: ASSUMED.hiddenShare,
     basis: "Llama 3 report, 405B on 8,192 devices at 430 TFLOP/s",
   },
   {
-    ...{
-      engine: "torchtitan",
-      device: "h100-96gb",
-      format: "bf16",
-      family: "dense",
-      computeShare: 0.39,
-      hiddenShare: 1,
-    },
+    engine: "torchtitan",
+    device: "h100-96gb",
+    format: "bf16",
+    family: "dense",
+    computeShare: 0.39,
+    hiddenShare: 1,
     basis: "torchtitan benchmarks, Llama 3 8B compiled on 8 devices",
   },
   {
-    ...{
-      engine: "torchtitan",
-      device: "h100-96gb",
-      format: "fp8",
-      family: "dense",
-      computeShare: 0.31,
-      hiddenShare: 1,
-    },
+    engine: "torchtitan",
+    device: "h100-96gb",
+    format: "fp8",
+    family: "dense",
+    computeShare: 0.31,
+    hiddenShare: 1,
     basis: "torchtitan benchmarks, Llama 3 8B compiled with fp8 on 8 devices",
   },
 ];

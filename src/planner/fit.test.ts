@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { device } from "./devices.ts";
 import { efficiencyFor } from "./efficiency.ts";
@@ -12,7 +11,7 @@ import { createTrainingEvaluator } from "./training.ts";
 function evaluatorOf(model: string, memoryBytes: number) {
   const cluster = { device: { ...device("rtx-4090"), memoryBytes }, count: 1 };
   const efficiency = efficiencyFor({ cluster, format: "bf16", family: "moe" });
-  const shape = modelShape(blueprint(resolveConfig(model).model));
+  const shape = modelShape(resolveConfig(model).model);
   return createTrainingEvaluator({ shape, recipe: precisionRecipe("bf16"), cluster, efficiency, margin: 0.85 });
 }
 

@@ -3,8 +3,8 @@
 import { ConfigError, nearest } from "../core/errors.ts";
 
 /**
- * How sure a figure is: timed on a machine; in a vendor's sheet or an engine's table that was read; in an article; or
- * known but not read again.
+ * How sure a figure is: timed on a machine; in a vendor's sheet or an engine's table; in an article; or stated without
+ * such a source.
  */
 export const CONFIDENCES = ["measured", "published", "reported", "unverified"] as const;
 export type Confidence = (typeof CONFIDENCES)[number];

@@ -79,7 +79,7 @@ const SPARSE: readonly Short[] = [
   POSITIONS,
   [
     "prefill.keys",
-    `(${chosenUpTo("prompt")} - ${chosenUpTo("prompt * cached")}) / (prompt * (1 - cached))`,
+    `(${chosenUpTo("prompt")} - ${chosenUpTo("max(0, prompt - prefill.todo)")}) / prefill.todo`,
     "positions",
     "that the indexer leaves to a token on average",
   ],
@@ -195,14 +195,20 @@ const TIMES: readonly Short[] = [
 
 const rowOf = ([name, formula, unit, meaning]: Short): FormulaRow => formulaRow(name, formula, unit, meaning);
 
-/** Rows that sum to `memory.total`. */
-export const MEMORY_ROWS: readonly FormulaRow[] = MEMORY.map(rowOf);
+/** Names of the rows that sum to `memory.total`. */
+export const MEMORY_NAMES: readonly string[] = MEMORY.map(([name]) => name);
 
 /** All rows, for a model and how its cache and drafts are set. */
 export function inferenceRows(shape: ModelShape, settings: InferenceSettings): FormulaRow[] {
-  const attention = shape.kinds.some(hasIndexer) ? SPARSE : DENSE;
-  const own = [...draftRows(settings), ...cacheRows(shape, settings), ...attention];
-  return [...[...PROMPTS, ...EXPERTS, ...own].map(rowOf), ...MEMORY_ROWS, ...TIMES.map(rowOf)];
+  const isSparse = shape.kinds.some(hasIndexer);
+  const own = [...draftRows(settings), ...cacheRows(shape, settings), ...(isSparse ? SPARSE : DENSE)];
+  const memory = isSparse ? MEMORY.map(withIndexer) : MEMORY;
+  return [...PROMPTS, ...EXPERTS, ...own, ...memory, ...TIMES].map(rowOf);
+}
+
+/** The cache holds keys of the indexer, too. */
+function withIndexer([name, formula, unit, meaning]: Short): Short {
+  return [name, formula, unit, name === "kv.cache" ? `${meaning}, and keys of the indexer` : meaning];
 }
 
 /** The first wrong draft ends a step. */

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { batchCurve, largestBatch, parseSlo } from "./batch-curve.ts";
 import { costOf, energyOf, revenueOf } from "./cost.ts";
@@ -10,7 +9,7 @@ import { modelShape, type ModelShape } from "./shape.ts";
 import { weightFormat } from "./weight-formats.ts";
 
 function shapeOf(name: string): ModelShape {
-  return modelShape(blueprint(resolveConfig(name).model));
+  return modelShape(resolveConfig(name).model);
 }
 
 const V3 = shapeOf("deepseek-v3");
@@ -145,6 +144,21 @@ describe("an inference plan", () => {
     expect(half!.core! / none!.core!).toBeCloseTo(1.5, 9);
     const passes = at(0.5, 512);
     expect(passes).toMatchObject({ pass: 512, ttft: 4 * passes.passSeconds });
+  });
+
+  it("plans sparse attention for an empty prompt and for one that is cached whole", () => {
+    const sparse = shapeOf("deepseek-v3.2");
+    const keys = (settings: object): number => {
+      const { prefill, names, explain } = planInference(sparse, device("h200"), { devices: 8, tp: 8, ...settings });
+      expect(prefill.ttftSeconds).toBeGreaterThan(0);
+      expect(names.filter((name) => !Number.isFinite(explain(name).value))).toEqual([]);
+      return explain("prefill.keys").value;
+    };
+    expect(keys({ context: 0 })).toBe(0);
+    expect(keys({ context: 4096, cachedShare: 1 })).toBe(2048);
+    expect(keys({ context: 1024, cachedShare: 0.5 })).toBe(768);
+    const cache = planInference(sparse, device("h200")).explain("kv.cache");
+    expect(cache.meaning).toBe("cached latents, or keys and values, and keys of the indexer");
   });
 
   it("keeps and reads an MTP layer in tensor-parallel parts, and refuses drafts of a model without one", () => {

@@ -10,7 +10,7 @@ import { ConfigError } from "../core/errors.ts";
 import { ASSUMED } from "./assumptions.ts";
 import { compileSheet, type InputRow, type Quantity, type Sheet } from "./formula.ts";
 import { peakOf, type Device } from "./hardware.ts";
-import { inferenceRows, MEMORY_ROWS } from "./inference-rows.ts";
+import { inferenceRows, MEMORY_NAMES } from "./inference-rows.ts";
 import { indexBytesPerToken, isLatentCache, KV_FORMATS, type KvFormat } from "./kv-cache.ts";
 import { layerCounts, type FfnShape, type LayerKind, type ModelShape, type PlanParameter } from "./shape.ts";
 import { weightFormat } from "./weight-formats.ts";
@@ -111,7 +111,9 @@ export function planInference(shape: ModelShape, device: Device, settings: Infer
 function planOf(shape: ModelShape, sheet: Sheet, registers: Float64Array): InferencePlan {
   const read = (name: string): number => registers[sheet.slot(name)]!;
   return {
-    memory: MEMORY_ROWS.map(({ name, meaning }) => ({ name, bytes: read(name), meaning })),
+    memory: sheet.rows
+      .filter(({ name }) => MEMORY_NAMES.includes(name))
+      .map(({ name, meaning }) => ({ name, bytes: read(name), meaning })),
     totalBytes: read("memory.total"),
     kvTokenBytes: read("kv.token"),
     decode: {

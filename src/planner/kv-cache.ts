@@ -44,7 +44,7 @@ export function cachedElements(attention: AttentionShape, expanded = false): num
 /**
  * Bytes that all main layers cache for one token, indexers included.
  *
- * @example kvBytesPerToken(modelShape(blueprint(v3))) // 70272
+ * @example kvBytesPerToken(modelShape(v3)) // 70272
  */
 export function kvBytesPerToken(shape: ModelShape, format: KvFormat = "bf16", expanded = false): number {
   const { bytes, scaleBytes } = KV_FORMATS[format];

@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { device } from "./devices.ts";
 import { efficiencyFor } from "./efficiency.ts";
@@ -11,7 +10,7 @@ import { SEARCH_GRID } from "./search.ts";
 import { modelShape, withAdapters, withoutMtp, type ModelShape } from "./shape.ts";
 import { createTrainingEvaluator } from "./training.ts";
 
-const shapeOf = (name: string, settings = {}): ModelShape => modelShape(blueprint(resolveConfig(name, settings).model));
+const shapeOf = (name: string, settings = {}): ModelShape => modelShape(resolveConfig(name, settings).model);
 const v3 = shapeOf("deepseek-v3");
 const lora = { rank: 16, targets: ["attn.wq_a", "attn.wq_b", "attn.wo", "ffn.experts.w1", "ffn.experts.w2"] };
 const tied = shapeOf("tiny", { tie_word_embeddings: true });

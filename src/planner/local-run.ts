@@ -199,7 +199,7 @@ type Input = readonly [number, string, string];
 function machineInputs({ model, machine, settings }: LocalJob): Record<string, Input> {
   const { vocabSize, dim } = model.model;
   return {
-    "kv.token": [kvBytesPerToken(modelShape(model)), "bytes", "cached for one token"],
+    "kv.token": [kvBytesPerToken(modelShape(model.model)), "bytes", "cached for one token"],
     context: [settings.context ?? 4096, "tokens", "of the cache"],
     driver: [DRIVER_BYTES, "bytes", "that the GPU's driver takes"],
     passed: [UBATCH, "tokens", "of one pass over a prompt"],

@@ -1,10 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { chunkSizes, leadingStages, stagesOf } from "./partition.ts";
 import { modelShape, withoutMtp } from "./shape.ts";
 
-const shapeOf = (name: string) => modelShape(blueprint(resolveConfig(name).model));
+const shapeOf = (name: string) => modelShape(resolveConfig(name).model);
 const v3 = shapeOf("deepseek-v3");
 
 describe("layers of V3 are dealt out as Megatron-Bridge does", () => {

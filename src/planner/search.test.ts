@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { device } from "./devices.ts";
 import { efficiencyFor } from "./efficiency.ts";
@@ -11,7 +10,7 @@ import { createTrainingEvaluator, type TrainingEvaluator } from "./training.ts";
 function evaluatorOf(model: string, deviceName: string, count: number, margin = 0.85): TrainingEvaluator {
   const cluster = { device: device(deviceName), count };
   const efficiency = efficiencyFor({ cluster, format: "bf16", family: "moe" });
-  const shape = modelShape(blueprint(resolveConfig(model).model));
+  const shape = modelShape(resolveConfig(model).model);
   return createTrainingEvaluator({ shape, recipe: precisionRecipe("bf16"), cluster, efficiency, margin });
 }
 

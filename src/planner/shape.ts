@@ -3,7 +3,7 @@
  * follow and the parameters that are sharded. A shape can also be written by hand, for a model without blueprint.
  */
 
-import type { Blueprint, Module, ParameterSpec } from "../blueprint/index.ts";
+import type { Module, ParameterSpec } from "../blueprint/index.ts";
 import { countElements, layerSamples, outline, parametersOf } from "../blueprint/index.ts";
 import type { ModelConfig } from "../config/index.ts";
 import { invariant, UnsupportedError } from "../core/errors.ts";
@@ -79,15 +79,14 @@ export interface ModelShape extends LayoutModel {
 }
 
 /** @throws UnsupportedError for an attention whose activations the planner has no table for. */
-export function modelShape({ model }: Pick<Blueprint, "model">): ModelShape {
+export function modelShape(model: ModelConfig): ModelShape {
   const samples = layerSamples(model);
   const numbers = [...new Set(samples)];
-  const { root } = outline(model);
-  const sampled = root.children.slice(0, numbers.length);
+  const { layers: sampled, rest } = outline(model);
   const nMain = numbers.filter((n) => n < model.nLayers).length;
   const kinds = mainKinds(model, sampled.slice(0, nMain));
   const mtpKind = sampled[nMain] === undefined ? [] : [layerKind(model, sampled[nMain], "mtp")];
-  const other = root.children.slice(numbers.length).flatMap(parametersOf);
+  const other = rest.children.flatMap(parametersOf);
   const isBack = ({ group, name }: ParameterSpec): boolean => group === "head" || name === "norm";
   const all = [...kinds, ...mtpKind];
   return {
@@ -101,8 +100,8 @@ export function modelShape({ model }: Pick<Blueprint, "model">): ModelShape {
     kinds: all,
     layers: samples.slice(0, model.nLayers).map((n) => numbers.indexOf(n)),
     nMtpLayers: samples.length - model.nLayers,
-    front: [...root.parameters.filter((parameter) => !isBack(parameter)), ...other].map(planParameter),
-    back: root.parameters.filter(isBack).map(planParameter),
+    front: [...rest.parameters.filter((parameter) => !isBack(parameter)), ...other].map(planParameter),
+    back: rest.parameters.filter(isBack).map(planParameter),
     tied: model.tieEmbeddings,
   };
 }

@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { device } from "./devices.ts";
 import { completeLayout, type LayoutInput } from "./layout.ts";
@@ -8,7 +7,7 @@ import { layerCounts, modelShape, withAdapters, withoutMtp, type ModelShape } fr
 import { createTrainingEvaluator, type TrainingEvaluator, type TrainingJob } from "./training.ts";
 import { flopsPerToken } from "./work.ts";
 
-const shapeOf = (name: string): ModelShape => modelShape(blueprint(resolveConfig(name).model));
+const shapeOf = (name: string): ModelShape => modelShape(resolveConfig(name).model);
 const v3 = shapeOf("deepseek-v3");
 const HALF = { computeShare: 0.5, hiddenShare: 0, basis: "test", calibrated: false };
 

@@ -1,10 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { blueprint } from "../blueprint/index.ts";
 import { resolveConfig } from "../config/index.ts";
 import { modelShape, withAdapters } from "./shape.ts";
 import { decodeFlopsPerToken, explainWork, flopsPerToken } from "./work.ts";
 
-const shapeOf = (name: string) => modelShape(blueprint(resolveConfig(name).model));
+const shapeOf = (name: string) => modelShape(resolveConfig(name).model);
 const v3 = shapeOf("deepseek-v3");
 const giga = (n: number): number => Math.round(n / 1e7) / 100;
 
@@ -59,7 +58,7 @@ test("a decoded token of V3 costs what the absorbed and the naive form cost", ()
 });
 
 test("the indexer of V3.2 scores every position, learns at the chosen ones and leaves 2,048 to attention", () => {
-  const v32 = modelShape(blueprint(resolveConfig("deepseek-v3.2").model));
+  const v32 = modelShape(resolveConfig("deepseek-v3.2").model);
   const linear = 2 * (38_403_822_336 - 129_280 * 7168);
   const index = 61 * 2 * 64 * 128;
   const core = 61 * 2 * 128 * 1088 * 2048;
@@ -73,13 +72,14 @@ test("the indexer of V3.2 scores every position, learns at the chosen ones and l
   // The selection biases are active and take no gradient.
   const all = 3 * (linear + whole) - 2 * 14_848;
   expect(trained(4096, "flops.training")).toBe(all + index * (2048 + 2 * 1536));
+  expect(() => flopsPerToken(v32, { seqLen: 4096, causal: false })).toThrow(/causal: must be true .* indexer/);
   const frozen = withAdapters(v32, { rank: 16, targets: ["attn.wo"] });
   expect(explainWork(frozen, { seqLen: 4096, mtp: false }, "flops.index_more").value).toBe(-index * 2048);
 });
 
 test("a model small enough to count by hand", () => {
   const { model } = resolveConfig("tiny");
-  const shape = modelShape(blueprint(model));
+  const shape = modelShape(model);
   // d 32, 2 heads of 8 + 8 and 8, ranks 16 and 16, dense FFN 64, experts of 16: 8 routed, 2 active, 1 shared.
   const attention = 16 * 32 + 16 + 32 * 16 + 24 * 32 + 16 + 32 * 16 + 32 * 16;
   const dense = attention + 3 * 32 * 64 + 64;

@@ -7,6 +7,7 @@
  */
 
 import { compileSheet, type FormulaRow, type InputRow, type Quantity, type Sheet } from "./formula.ts";
+import { ConfigError } from "../core/errors.ts";
 import { dimInputs, kindDims } from "./activations.ts";
 import {
   activeElements,
@@ -237,7 +238,7 @@ export interface WorkSettings {
   readonly seqLen: number;
   /** Whether the MTP layers are trained and counted; true. */
   readonly mtp?: boolean;
-  /** Whether attention is counted as causal, half the sequence; true. */
+  /** Whether attention is counted as causal, half the sequence; true, and always so with an indexer. */
   readonly causal?: boolean;
   /** Share of the layers recomputed whole, and whether the rest is recomputed selectively; 0 and false. */
   readonly fullRecompute?: number;
@@ -262,8 +263,9 @@ export function explainWork(shape: ModelShape, settings: WorkSettings, name = "f
 /**
  * The work of one token in training or prefill.
  *
+ * @throws ConfigError for an indexer without causal attention.
  * @example
- * const shape = modelShape(blueprint(resolveConfig("deepseek-v3").model));
+ * const shape = modelShape(resolveConfig("deepseek-v3").model);
  * flopsPerToken(shape, { seqLen: 4096, mtp: false }).training; // 250.46e9
  */
 export function flopsPerToken(shape: ModelShape, settings: WorkSettings): Work {
@@ -278,6 +280,7 @@ export function flopsPerToken(shape: ModelShape, settings: WorkSettings): Work {
 }
 
 function runWork(model: ModelShape, settings: WorkSettings): { sheet: Sheet; registers: Float64Array } {
+  checkCausal(model, settings);
   const shape = settings.mtp === false ? withoutMtp(model) : model;
   const values = { ...modelValues(shape), ...settingValues(settings) };
   const inputs = [
@@ -291,6 +294,12 @@ function runWork(model: ModelShape, settings: WorkSettings): { sheet: Sheet; reg
   for (const [name, value] of Object.entries(values)) registers[sheet.slot(name)] = value;
   sheet.run(registers);
   return { sheet, registers };
+}
+
+/** The keys that an indexer leaves to a query are averaged over causal queries. */
+function checkCausal({ kinds }: ModelShape, { causal = true }: WorkSettings): void {
+  if (causal || !kinds.some(hasIndexer)) return;
+  throw new ConfigError("causal", "must be true for attention with an indexer", causal);
 }
 
 /** Attention's core in the MTP layers, which backward takes twice. */

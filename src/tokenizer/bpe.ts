@@ -38,6 +38,8 @@ export function createPlainEncoder(vocabulary: Vocabulary): BpeEncoder {
   const encodeText = (words: string): void => forEachPiece(words, (piece) => out.append(encodePiece(piece)));
 
   const encode = (text: string, allowSpecial: boolean): Int32Array => {
+    // A text that failed may have left ids.
+    out.clear();
     const wellFormed = withoutLoneSurrogates(text);
     if (allowSpecial) added.cut(wellFormed, encodeText, (id) => out.push(id));
     else encodeText(wellFormed);

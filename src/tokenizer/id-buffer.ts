@@ -20,11 +20,16 @@ export class IdBuffer {
     this.#count += ids.length;
   }
 
+  /** Forgets what was collected, and gives memory back that only a long text needs. */
+  clear(): void {
+    this.#count = 0;
+    if (this.#ids.length > MAX_KEPT_IDS) this.#ids = new Int32Array(MAX_KEPT_IDS);
+  }
+
   /** A copy of what was collected. The buffer is then empty. */
   take(): Int32Array {
     const taken = this.#ids.slice(0, this.#count);
-    this.#count = 0;
-    if (this.#ids.length > MAX_KEPT_IDS) this.#ids = new Int32Array(MAX_KEPT_IDS);
+    this.clear();
     return taken;
   }
 

@@ -217,6 +217,9 @@ describe("advice", () => {
   test("is applied one at a time, and only where there is something to set", () => {
     const report = advise({ symptom: "quality", resolve: (changes) => resolveConfig("nano", changes) });
     expect(() => chosenAdvice(report, 99)).toThrow(ConfigError);
+    expect(() => chosenAdvice({ ...report, advice: [] }, 1)).toThrow(
+      "--apply: must name advice, of which there is none here, got 1; --why 0 explains the prediction of the run as it is",
+    );
     const byHand = report.advice.findIndex(({ changes }) => Object.keys(changes).length === 0) + 1;
     expect(() => chosenAdvice(report, byHand)).toThrow(/by hand/);
   });

@@ -194,5 +194,9 @@ export function chosenAdvice(report: Report, number: number): Advice {
 function adviceAt({ advice }: Report, option: string, number: number): Advice {
   const chosen = advice[number - 1];
   if (chosen !== undefined) return chosen;
+  if (advice.length === 0) {
+    const cure = "--why 0 explains the prediction of the run as it is";
+    throw new ConfigError(option, "must name advice, of which there is none here", number, cure);
+  }
   throw new ConfigError(option, `must be from 1 to ${advice.length}`, number, `see the list without ${option}`);
 }

@@ -66,9 +66,8 @@ describe("in a browser", () => {
   test("plan finds a layout for V2-Lite on eight devices", async () => {
     const answer = await answerOf(`
       import { resolveConfig } from "./config/index.ts";
-      import { blueprint } from "./blueprint/index.ts";
       import { createTrainingEvaluator, device, efficiencyFor, modelShape, precisionRecipe, searchLayouts } from "./planner/index.ts";
-      const shape = modelShape(blueprint(resolveConfig("deepseek-v2-lite").model));
+      const shape = modelShape(resolveConfig("deepseek-v2-lite").model);
       const cluster = { device: device("h800"), count: 8 };
       const recipe = precisionRecipe("bf16");
       const efficiency = efficiencyFor({ cluster, format: recipe.compute, family: "moe" });

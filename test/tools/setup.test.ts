@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { checkNode, findCure, missingTool } from "../../scripts/setup.mjs";
+import { checkNode, findCure, joinCommandLine, missingTool } from "../../scripts/setup.mjs";
 
 test("an old Node is refused with its version and the cure", () => {
   expect(() => checkNode("20.11.1", ">=20.12")).toThrowErrorMatchingInlineSnapshot(
@@ -24,6 +27,7 @@ test("known complaints of npm and cargo lead to their cure", () => {
     "error: failed to download from `https://index.crates.io/config.json`\n  [6] Could not resolve host: index.crates.io",
     "error: linker `cc` not found\n  = note: No such file or directory (os error 2)",
     "npm error code EUSAGE\nnpm error `npm ci` can only install packages when your package.json and lock are in sync",
+    'The package "@esbuild/linux-x64" could not be found, and is needed by esbuild.',
     "error[E0425]: cannot find value `x` in this scope",
   ].map(findCure);
   expect(cures).toMatchInlineSnapshot(`
@@ -32,7 +36,19 @@ test("known complaints of npm and cargo lead to their cure", () => {
       "check the network and the [source] and [registries] tables of ~/.cargo/config.toml, then start again",
       "install a C linker (Debian: apt-get install gcc; macOS: xcode-select --install; Windows: the Visual Studio build tools)",
       "run \`npm install\` to bring package-lock.json up to date",
+      "delete node_modules, then start again: npm has left out a part of esbuild",
       "its own output above says why",
     ]
   `);
+});
+
+test("a command line that cannot be joined is one line with its place and a cure", async () => {
+  const dist = mkdtempSync(join(tmpdir(), "fathom-setup-"));
+  try {
+    await expect(joinCommandLine(dist, [])).rejects.toThrow(
+      `${join(dist, "cli")}: must be joined by esbuild, got Build failed with 1 error; its own output above says why`,
+    );
+  } finally {
+    rmSync(dist, { recursive: true });
+  }
 });

@@ -1,6 +1,7 @@
 //! The process-wide table of buffers: handles for JavaScript, aligned memory behind them, and a pool for reuse.
 
 use crate::mapping;
+use fathom_memory::available_bytes;
 use memmap2::{Advice, Mmap, MmapMut};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, VecDeque};
@@ -296,23 +297,4 @@ impl Table {
         }
         if class > available_bytes() { Err(Refusal::Memory) } else { Ok(()) }
     }
-}
-
-/// Bytes that a new buffer can take: what the system can free now, and no more than a control group allows.
-pub fn available_bytes() -> usize {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let system = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib << 10)
-    });
-    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
-    // What a group holds as file cache is given back when memory is short.
-    let cache = read("/sys/fs/cgroup/memory.stat").map_or(0, |text| {
-        let bytes = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<usize>().ok());
-        bytes("inactive_file ").unwrap_or(0) + bytes("active_file ").unwrap_or(0)
-    });
-    let group = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, used)| most.saturating_sub(used.saturating_sub(cache)));
-    system.unwrap_or(usize::MAX).min(group.unwrap_or(usize::MAX))
 }

@@ -58,7 +58,7 @@ pub fn alloc(bytes: f64) -> Result<f64> {
 /// Bytes that a new buffer could take now.
 #[napi]
 pub fn available_bytes() -> f64 {
-    buffers::available_bytes() as f64
+    fathom_memory::available_bytes() as f64
 }
 
 /// The handle of a read-only window of a file; null when the file ends before it does.

@@ -10,6 +10,8 @@ use crate::row::Row;
 pub const NONE: u32 = u32::MAX;
 /// Pieces up to this many bytes are searched for their lowest rank again after each merge; longer ones are swept and queued.
 const MAX_SEARCHED_BYTES: usize = 64;
+/// Tokens of long pieces for which memory is kept, 8 bytes each: those of most.
+const MAX_KEPT_TOKENS: usize = 1 << 12;
 
 /// (left id, right id) to (rank, merged id): open addressing, at most half full.
 pub struct Merges {
@@ -125,6 +127,15 @@ impl Merger {
             self.merge_by_queue(merges);
             out.extend(self.slots.iter().map(|slot| slot.id).filter(|&id| id != NONE));
         }
+        self.trim();
+    }
+
+    /// Gives memory back that only very long pieces need.
+    fn trim(&mut self) {
+        self.row.trim(MAX_KEPT_TOKENS);
+        self.slots.clear();
+        self.slots.shrink_to(MAX_KEPT_TOKENS);
+        self.queue.trim();
     }
 
     fn merge_by_search(&mut self, merges: &Merges) {
@@ -150,11 +161,11 @@ impl Merger {
         for (token, left) in row.tokens().iter().zip(0..).filter(|(token, _)| token.rank != NONE) {
             queue.push(token.rank, left);
         }
+        row.trim(MAX_KEPT_TOKENS);
         let mut list = List { slots, merges };
         while let Some((rank, places)) = queue.pop() {
             list.merge_all(queue, rank, places);
         }
-        queue.trim();
     }
 }
 
@@ -170,8 +181,9 @@ fn lowest(symbols: &[Symbol]) -> Option<usize> {
     (rank != NONE).then_some(at)
 }
 
-/// A token of a row, as it came from the sweeps. The first slot of a token holds its id and, as `link`, where the next token begins; the others
-/// hold `NONE`, and the last of them as `link` where its token begins.
+/// What the sweeps have left becomes a list with a slot for each of its tokens. Merged tokens keep their slots: the first one
+/// of a token holds its id and, as `link`, where the next token begins; all others hold `NONE`, and the last one as `link`
+/// where its token begins.
 #[derive(Clone, Copy)]
 struct ListSlot {
     id: u32,
@@ -357,18 +369,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_very_long_piece_leaves_little_memory_behind() {
+        let bytes = std::array::from_fn(|byte| byte as u32);
+        let queued = drawn(20 * MAX_KEPT_TOKENS, &mut 1);
+        let swept = b"a".repeat(20 * MAX_KEPT_TOKENS);
+        for (table, piece) in [(merges(), &queued), (ordered_merges(), &swept)] {
+            let (mut merger, mut out) = (Merger::default(), Vec::new());
+            merger.merge(&Merges::new(&table), &bytes, piece, &mut out);
+            assert!(!out.is_empty() && out.len() < piece.len());
+            assert!(merger.row.capacity() <= MAX_KEPT_TOKENS, "{}", merger.row.capacity());
+            assert!(merger.slots.capacity() <= MAX_KEPT_TOKENS, "{}", merger.slots.capacity());
+        }
+    }
+
+    fn drawn(length: usize, state: &mut u32) -> Vec<u8> {
+        let letter = |_| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b"aabbc"[(*state >> 16) as usize % 5]
+        };
+        (0..length).map(letter).collect()
+    }
+
     fn check(merges: &[[u32; 3]]) {
         let table = Merges::new(merges);
         let bytes = std::array::from_fn(|byte| byte as u32);
         let mut merger = Merger::default();
         let mut state = 1_u32;
         for length in (1..200).chain([MAX_SEARCHED_BYTES, MAX_SEARCHED_BYTES + 1]) {
-            let piece: Vec<u8> = (0..length)
-                .map(|_| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    b"aabbc"[(state >> 16) as usize % 5]
-                })
-                .collect();
+            let piece = drawn(length, &mut state);
             let mut out = Vec::new();
             merger.merge(&table, &bytes, &piece, &mut out);
             assert_eq!(out, plain(merges, &piece), "{length}");

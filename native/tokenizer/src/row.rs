@@ -24,6 +24,17 @@ impl Row {
         &self.tokens
     }
 
+    /// Forgets the tokens, and gives back what is held for more than `kept` of them.
+    pub fn trim(&mut self, kept: usize) {
+        self.tokens.clear();
+        self.tokens.shrink_to(kept);
+    }
+
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.tokens.capacity()
+    }
+
     /// Takes the bytes of a piece and merges while the lowest rank is frequent. False when pairs that merge are left.
     pub fn sweep(&mut self, merges: &Merges, byte_ids: &[u32; 256], piece: &[u8]) -> bool {
         let mut lowest = self.fill(merges, byte_ids, piece);

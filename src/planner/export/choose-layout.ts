@@ -1,6 +1,5 @@
 /** The fastest layout that fits and that an engine can be told, with some of its numbers pinned. */
 
-import { blueprint } from "../../blueprint/index.ts";
 import { ConfigError, MemoryError } from "../../core/errors.ts";
 import { ASSUMED } from "../assumptions.ts";
 import { engineEvaluator } from "../engine-evaluator.ts";
@@ -72,7 +71,7 @@ function search(request: SearchedRequest): SearchResult {
   } = request;
   const model = trainedModel(request);
   const cluster = { device, count: nodes * devicesPerNode };
-  const shape = modelShape(blueprint(model));
+  const shape = modelShape(model);
   const evaluator = engineEvaluator({ shape, recipe: job.precision, cluster, engine, margin });
   return searchLayouts(evaluator, {
     world: cluster.count,

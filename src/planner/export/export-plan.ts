@@ -1,6 +1,5 @@
 /** A plan as a folder of launch files, as data: a browser can make it as well as the command line. */
 
-import { blueprint } from "../../blueprint/index.ts";
 import { hfConfigText, type ModelConfig } from "../../config/index.ts";
 import { ConfigError } from "../../core/errors.ts";
 import type { Device } from "../hardware.ts";
@@ -94,7 +93,7 @@ function checkFamily({ model, modelName }: ExportRequest): void {
 /** @throws ConfigError when devices, nodes and the job's degrees disagree. */
 function checkWorld({ model, nodes, devicesPerNode, job }: ExportRequest): void {
   const world = nodes * devicesPerNode;
-  if (job.kind === "train") checkLayout(job.layout, modelShape(blueprint(model)), world);
+  if (job.kind === "train") checkLayout(job.layout, modelShape(model), world);
   if (job.kind !== "serve") return;
   const { tp, pp, dp, expertParallel } = job;
   if (tp * pp * dp !== world) {

@@ -9,6 +9,7 @@ import type { Device } from "../hardware.ts";
 import { planInference, type InferencePlan } from "../inference.ts";
 import { worldSize } from "../layout.ts";
 import { planLocal, type LocalPlan } from "../local-run.ts";
+import { percent } from "../percent.ts";
 import type { PrecisionRecipe } from "../precision.ts";
 import { modelShape } from "../shape.ts";
 import { summarise, type TrainingSummary } from "../summary.ts";
@@ -46,7 +47,7 @@ export function predict(request: PredictionRequest): Prediction {
 function predictTraining(request: PredictionRequest<TrainingLaunch>): Prediction {
   const { model, device, engine, job, margin = ASSUMED.memoryMargin } = request;
   const { layout, precision } = job;
-  const shape = modelShape(blueprint(model));
+  const shape = modelShape(model);
   const cluster = { device, count: worldSize(layout) };
   const evaluator = engineEvaluator({ shape, recipe: precision, cluster, engine, margin });
   const plan = evaluator.evaluate(layout);
@@ -92,7 +93,7 @@ function predictServing(request: PredictionRequest<ServingLaunch>): Prediction {
   const { model, device, job, margin = ASSUMED.memoryMargin } = request;
   const reason = notPredictable(request);
   if (reason !== undefined) return { rows: [["Not predicted", reason]] };
-  const plan = planInference(modelShape(blueprint(model)), device, {
+  const plan = planInference(modelShape(model), device, {
     weights: servedWeights(model),
     kv: job.kvCache,
     devices: job.tp * job.dp,
@@ -174,10 +175,6 @@ function checkFits(what: string, needed: number, available: number, cure: string
 function inGib(bytes: number): string {
   if (bytes < 1e9) return `${(bytes / 2 ** 20).toFixed(1)} MiB (${(bytes / 1e6).toFixed(1)} MB)`;
   return `${(bytes / 2 ** 30).toFixed(2)} GiB (${(bytes / 1e9).toFixed(2)} GB)`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(share < 1 ? 1 : 0)} %`;
 }
 
 function seconds(value: number): string {

@@ -1,6 +1,5 @@
 /** Shapes of the published models that have no preset: GPT with MHA and GELU, LLaMA with GQA and SwiGLU. */
 
-import { blueprint } from "../../blueprint/index.ts";
 import { resolveConfig } from "../../config/index.ts";
 import { invariant } from "../../core/errors.ts";
 import { modelShape, withoutMtp, type LayerKind, type ModelShape, type PlanParameter } from "../shape.ts";
@@ -49,7 +48,7 @@ export function publishedShape(name: string, mtp = false): ModelShape {
   const [llama, gptModel] = [LLAMAS[name], GPTS[name]];
   if (llama !== undefined) return denseShape(llama, llamaLayer(llama));
   if (gptModel !== undefined) return denseShape(gptModel, gptLayer(gptModel));
-  const shape = modelShape(blueprint(resolveConfig(name).model));
+  const shape = modelShape(resolveConfig(name).model);
   return mtp ? shape : withoutMtp(shape);
 }
 

@@ -34,7 +34,7 @@ const RESULTS: readonly UnpredictedResult[] = [
     ["G8", "Qwen3-235B, GB300", "gb300", 974],
     ["G8", "Qwen3-235B, GB200", "gb200", 919],
   ]),
-  ...rates("micro-batch, virtual stages", "Narayanan et al. 2021, arXiv 2104.04473, table 1, not read again", [
+  ...rates("micro-batch, virtual stages", "Narayanan et al. 2021, arXiv 2104.04473", [
     ["G12", "GPT 1.7B, 32 A100", "a100", 137],
     ["G12", "GPT 1T, 3,072 A100", "a100", 163],
   ]),
