@@ -3,14 +3,18 @@
  *
  *     npm run build && npx tsx bench/cli/answers.bench.ts [--runs 7]
  *
- * Each command once to warm the caches, then in turns; medians. Appends one JSON line to bench/results/answers.jsonl.
+ * Each command once to warm the caches, then in turns; medians. Also the headers of V3 in their true size, as 163 shards and
+ * as GGUF, made without data. Appends one JSON line to bench/results/answers.jsonl.
  */
 
 import { spawnSync } from "node:child_process";
-import { loadavg } from "node:os";
+import { mkdtempSync, rmSync } from "node:fs";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { presetNames } from "../../src/config/index.ts";
+import { ggufKeys } from "../../test/helpers/gguf-keys.ts";
+import { writeSparseFolder, writeSparseGguf } from "../../test/helpers/sparse-checkpoint.ts";
 import { median } from "../peer.ts";
 import { appendResult } from "../result-file.ts";
 
@@ -18,12 +22,20 @@ const main = join(import.meta.dirname, "..", "..", "dist", "cli", "main.js");
 const { values: flags } = parseArgs({ options: { runs: { type: "string", default: "7" } } });
 const runs = Number(flags.runs);
 
+const headers = mkdtempSync(join(tmpdir(), "fathom-answers-"));
+const gguf = join(headers, "v3.gguf");
+writeSparseFolder("deepseek-v3", headers, 163);
+const keys = ggufKeys("deepseek-v3", "deepseek2");
+writeSparseGguf(gguf, { preset: "deepseek-v3", arch: "deepseek2", keys, tokens: 129_280 });
+
 const commands = new Map<string, readonly string[]>([
   ["node -e 0", ["-e", "0"]],
   ...presetNames().map((name) => [`params ${name}`, [main, "params", name]] as [string, string[]]),
   ["explain", [main, "explain"]],
   ["explain qk_rope_head_dim", [main, "explain", "qk_rope_head_dim"]],
   ["explain hidden_size --model deepseek-v4-pro", [main, "explain", "hidden_size", "--model", "deepseek-v4-pro"]],
+  ["params, 163 shards", [main, "params", headers]],
+  ["params, GGUF", [main, "params", gguf]],
 ]);
 
 function run(args: readonly string[]): number {
@@ -36,6 +48,8 @@ function run(args: readonly string[]): number {
 const times = new Map([...commands].map(([name, args]) => [name, (run(args), new Array<number>())]));
 const load = loadavg()[0]!;
 for (let i = 0; i < runs; i++) for (const [name, args] of commands) times.get(name)!.push(run(args));
+
+rmSync(headers, { recursive: true });
 
 const rows = [...times].map(([name, ms]) => ({
   name,
