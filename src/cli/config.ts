@@ -65,6 +65,7 @@ export function configCommand(): Command {
         .description("change settings in a run file; comments and everything else stay")
         .argument("<file>", "a run file")
         .argument("<key=value...>", "settings in any spelling")
+        .option(...JSON_FLAG)
         .action(set),
     );
 }
@@ -146,6 +147,8 @@ async function diff(a: string, b: string, { json = false }: ConfigOptions): Prom
   }
 }
 
-async function set(path: string, pairs: readonly string[]): Promise<void> {
-  await editOnDisk(path, assignments(pairs, `config set ${path}`));
+async function set(path: string, pairs: readonly string[], { json = false }: ConfigOptions): Promise<void> {
+  const settings = assignments(pairs, `config set ${path}`);
+  await editOnDisk(path, settings);
+  if (json) printJson({ file: path, set: settings });
 }

@@ -18,6 +18,7 @@ describe("a local run of 671B", () => {
     expect(plan.gpu.weightBytes + plan.ram.totalBytes).toBe(plan.fileBytes);
     const oneLayer = plan.ram.totalBytes / plan.cpuMoeLayers;
     expect(plan.cpuMoeLayers).toBe(57);
+    expect(plan.nCpuMoe).toBe(60);
     expect(plan.gpu.totalBytes + oneLayer).toBeGreaterThan(24 * GIB * 0.85);
     expect(plan.fileBytes / GIB).toBeCloseTo(376.7, 1);
     expect(plan.fits).toBe(false);

@@ -42,8 +42,10 @@ export interface LocalPlan {
     readonly totalBytes: number;
   };
   readonly ram: { readonly totalBytes: number };
-  /** Layers whose experts stay in RAM: the value of --n-cpu-moe. */
+  /** Layers whose experts stay in RAM. */
   readonly cpuMoeLayers: number;
+  /** The value of --n-cpu-moe, which counts from the first layer, those without experts too; 0 for none. */
+  readonly nCpuMoe: number;
   /** Layers with experts. */
   readonly moeLayers: number;
   readonly fits: boolean;
@@ -78,7 +80,7 @@ export function planLocal(
 /** Numbers that `explainLocal` knows, whatever the mix. */
 export const LOCAL_NAMES: readonly string[] = [
   ...["gpu.weights", "gpu.total", "gpu.read", "ram.weights", "ram.read", "kv.cache", "workspace"],
-  ...["gpu.limit", "ram.limit", "cpu_moe.layers", "file.bytes", "token.seconds", "bound.rate"],
+  ...["gpu.limit", "ram.limit", "cpu_moe.layers", "cpu_moe.flag", "file.bytes", "token.seconds", "bound.rate"],
 ];
 
 /**
@@ -109,12 +111,12 @@ function planTensors(job: LocalJob): { plan: LocalPlan; placed: Placed } {
   const quantised = quantise(tensors, mixModel(model.model), mix, imatrix);
   const resident = quantised.filter(({ role }) => role === "attention" || role === "other");
   const experts = layersOf(quantised.filter(({ role }) => role === "expert"));
-  const none = { all: experts.length, moved: 0 };
-  const room = machine.vramBytes * memoryShare - placeTensors(job, quantised, resident, none).read("gpu.total");
+  const layers = { dense: model.model.nDenseLayers, all: experts.length, moved: 0 };
+  const room = machine.vramBytes * memoryShare - placeTensors(job, quantised, resident, layers).read("gpu.total");
   const moved = experts.slice(experts.length - countFitting(experts, room)).flat();
   const perLayer = Math.max(1, experts[0]?.length ?? 1);
-  const layers = { all: experts.length, moved: moved.length / perLayer };
-  const placed = placeTensors(job, quantised, [...resident, ...moved], layers);
+  const onGpu = [...resident, ...moved];
+  const placed = placeTensors(job, quantised, onGpu, { ...layers, moved: moved.length / perLayer });
   const { read } = placed;
   const plan: LocalPlan = {
     mix,
@@ -127,6 +129,7 @@ function planTensors(job: LocalJob): { plan: LocalPlan; placed: Placed } {
     },
     ram: { totalBytes: read("ram.weights") },
     cpuMoeLayers: read("cpu_moe.layers"),
+    nCpuMoe: read("cpu_moe.flag"),
     moeLayers: experts.length,
     fits: room >= 0 && read("ram.weights") <= machine.ramBytes * memoryShare,
     gpuReadBytes: read("gpu.read"),
@@ -146,7 +149,7 @@ function placeTensors(
   job: LocalJob,
   all: readonly QuantisedTensor[],
   onGpu: readonly QuantisedTensor[],
-  layers: { readonly all: number; readonly moved: number },
+  layers: { readonly dense: number; readonly all: number; readonly moved: number },
 ): Placed {
   const gpu = elementsByType("gpu", onGpu);
   const isOnGpu = new Set(onGpu);
@@ -158,6 +161,7 @@ function placeTensors(
     ...machineInputs(job),
     ...gpu.inputs,
     ...ram.inputs,
+    "dense.layers": [layers.dense, "layers", "without routed experts, the first"],
     "moe.layers": [layers.all, "layers", "with routed experts"],
     "moved.layers": [layers.moved, "layers", "of experts, from the last, that still fit below gpu.limit"],
   };
@@ -180,7 +184,13 @@ const TOTALS: readonly FormulaRow[] = [
   formulaRow("gpu.total", "gpu.weights + kv.cache + workspace", "bytes", "in the GPU's memory"),
   formulaRow("gpu.limit", "gpu.memory * share.memory", "bytes", "of the GPU that may be used"),
   formulaRow("ram.limit", "ram.memory * share.memory", "bytes", "of the RAM that may be used"),
-  formulaRow("cpu_moe.layers", "moe.layers - moved.layers", "layers", "whose experts stay in RAM: --n-cpu-moe"),
+  formulaRow("cpu_moe.layers", "moe.layers - moved.layers", "layers", "whose experts stay in RAM"),
+  formulaRow(
+    "cpu_moe.flag",
+    "if(ge(0, cpu_moe.layers), 0, dense.layers + cpu_moe.layers)",
+    "layers",
+    "the value of --n-cpu-moe, which counts from the first layer, those without experts too",
+  ),
   formulaRow("file.bytes", "gpu.weights + ram.weights", "bytes", "all tensors of the file"),
   formulaRow("gpu.read", "gpu.chosen + kv.cache", "bytes", "read from the GPU's memory for one token"),
   formulaRow("ram.read", "ram.chosen", "bytes", "read from RAM for one token"),

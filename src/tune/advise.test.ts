@@ -279,5 +279,6 @@ describe("harmful advice", () => {
     );
     expect(harms({ repetition_penalty: 1.2 })).toContain("strong repetition penalty");
     expect(harms({ "parallel.tp": 16, "parallel.dp": 1 })).toContain("tensor parallelism across nodes");
+    expect(harms({ "hardware.devices": 8 })).toContain("idle devices");
   });
 });

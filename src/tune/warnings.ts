@@ -55,6 +55,13 @@ const RULES: readonly Rule[] = [
       "tensor-parallel ranks on several nodes send two all-reduces a layer over the network; at most a node's devices",
   },
   {
+    name: "idle devices",
+    harms: ({ config: { parallel, hardware } }) =>
+      hardware.devices > parallel.tp * parallel.pp * parallel.cp * parallel.dp,
+    warning:
+      "hardware.devices are more than the layout uses (tp × pp × cp × dp): give parallel.dp and the others, or let fathom plan search",
+  },
+  {
     name: "dropout",
     harms: ({ config: { training } }) => training.dropout > 0 || training.attentionDropout > 0,
     warning: "DeepSeek trains without dropout, and one pass over much text needs none; it only costs speed and loss",

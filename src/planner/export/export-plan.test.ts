@@ -383,7 +383,7 @@ test.each<[string, Partial<ExportRequest>, string]>([
   [
     "dense model",
     { model: resolveConfig("llama2-7b").model, modelName: "llama2-7b" },
-    'plan export: must be a mixture of experts with latent attention, as deepseek-v2 and deepseek-v3 are, got "llama2-7b"; its parameters and its plan can still be printed',
+    'plan export: must be a mixture of experts with latent attention, as deepseek-v2 and deepseek-v3 are, got "llama2-7b"; fathom params counts it all the same',
   ],
   [
     "world",

@@ -87,7 +87,7 @@ function checkFamily({ model, modelName }: ExportRequest): void {
     model.architecture === "decoder" && model.attention === "mla" && model.indexNHeads === 0 && model.vision === null;
   if (isKnown && model.nRoutedExperts > 0) return;
   const rule = "must be a mixture of experts with latent attention, as deepseek-v2 and deepseek-v3 are";
-  throw new ConfigError("plan export", rule, modelName, "its parameters and its plan can still be printed");
+  throw new ConfigError("plan export", rule, modelName, "fathom params counts it all the same");
 }
 
 /** @throws ConfigError when devices, nodes and the job's degrees disagree. */

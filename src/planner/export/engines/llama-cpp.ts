@@ -40,9 +40,8 @@ export function llamaCpp(input: LocalInput): NodeProgram {
   };
 }
 
-/** `--n-cpu-moe` counts layers from the first, those without experts too. */
 function expertFlags({ job, model, margin }: LocalInput): Phrase[] {
-  const { cpuMoeLayers, moeLayers } = planLocalLaunch(model, job, margin);
+  const { cpuMoeLayers, moeLayers, nCpuMoe } = planLocalLaunch(model, job, margin);
   if (cpuMoeLayers === 0) return [];
-  return cpuMoeLayers === moeLayers ? [["--cpu-moe"]] : [["--n-cpu-moe", model.nDenseLayers + cpuMoeLayers]];
+  return cpuMoeLayers === moeLayers ? [["--cpu-moe"]] : [["--n-cpu-moe", nCpuMoe]];
 }
