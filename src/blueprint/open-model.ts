@@ -8,19 +8,18 @@ import { basename, extname, join } from "node:path";
 import {
   fromGguf,
   fromHfConfig,
-  fromJson,
   preset,
   presetCure,
   presetNames,
   resolveConfig,
   type ModelConfig,
-  type ResolvedConfig,
 } from "../config/index.ts";
-import { ConfigError, FormatError, IoError, UnsupportedError } from "../core/errors.ts";
+import { ConfigError, FormatError, UnsupportedError } from "../core/errors.ts";
 import { readText, type GgufValue, type StoredTensor } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
 import { blueprint, type Blueprint } from "./blueprint.ts";
 import { checkpointCopies, releasedGroups, releasedTensors } from "./checkpoint-names.ts";
+import { readFolderConfig } from "./folder-config.ts";
 import { withFusedExperts } from "./fused-experts.ts";
 import { ggufNames, isOptionalInGguf } from "./gguf-names.ts";
 import { checkTensors, type TensorCheck } from "./tensor-check.ts";
@@ -176,18 +175,6 @@ async function readFolder(path: string): Promise<OpenedModel> {
   await reader.close();
   const { tensors, metadata } = reader;
   return opened(name, model, { kind: "folder", path, tensors, metadata });
-}
-
-/** The whole configuration in fathom.json, else what config.json says of the model. */
-async function readFolderConfig(path: string): Promise<ResolvedConfig> {
-  const own = join(path, "fathom.json");
-  if (await nodeFiles.isFile(own)) return fromJson(await readText(nodeFiles, own), own);
-  const hf = join(path, CONFIG);
-  if (!(await nodeFiles.isFile(hf))) {
-    const cure = "give a folder as it is downloaded from a model hub, or a .gguf file itself";
-    throw new IoError(path, `must be a folder with ${CONFIG}`, { cure });
-  }
-  return resolveConfig({ model: fromHfConfig(await readText(nodeFiles, hf), hf) });
 }
 
 /** @throws UnsupportedError when the only weights are pickles. */

@@ -2,15 +2,8 @@
 
 import { join } from "node:path";
 import { blueprint } from "../blueprint/index.ts";
-import { openModel, refusePickles } from "../blueprint/node.ts";
-import {
-  fromHfConfig,
-  fromHfGeneration,
-  fromJson,
-  modelSettings,
-  resolveConfig,
-  type ResolvedConfig,
-} from "../config/index.ts";
+import { openModel, readFolderConfig, refusePickles } from "../blueprint/node.ts";
+import { modelSettings, resolveConfig, type ResolvedConfig } from "../config/index.ts";
 import { FormatError, IoError } from "../core/errors.ts";
 import { readText } from "../formats/index.ts";
 import { nodeFiles, openGguf, openSafetensors } from "../formats/node.ts";
@@ -70,17 +63,7 @@ async function readStoredConfig(path: string): Promise<ResolvedConfig> {
     // Files of models with plain heads hold queries and keys as that rotation needs them; the others have no other one.
     return resolveConfig({ model: modelSettings({ ...model, ropeInterleave: true }) });
   }
-  const own = join(path, "fathom.json");
-  if (await nodeFiles.isFile(own)) return fromJson(await readText(nodeFiles, own), own);
-  const hf = join(path, "config.json");
-  const model = fromHfConfig(await readText(nodeFiles, hf), hf);
-  return resolveConfig({ model, generation: await readGeneration(path) });
-}
-
-/** What a folder's generation_config.json asks for, if there is one. */
-async function readGeneration(folder: string): Promise<ReturnType<typeof fromHfGeneration>> {
-  const file = join(folder, "generation_config.json");
-  return (await nodeFiles.isFile(file)) ? fromHfGeneration(await readText(nodeFiles, file), file) : {};
+  return await readFolderConfig(path);
 }
 
 /**
