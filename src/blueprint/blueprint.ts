@@ -155,7 +155,7 @@ function mtpLayer(model: ModelConfig, n: number): Module {
     ...layer.parameters,
     ...end,
   ];
-  return markAll({ ...layer, parameters }, { mtp: true });
+  return markMtp({ ...layer, parameters });
 }
 
 /** One matrix over [embedding ; hidden]; with several streams, one for the embedding and one for each stream. */
@@ -165,10 +165,10 @@ function mtpProjection(model: ModelConfig, name: string): ParameterSpec[] {
   return [matrix(model, `${name}.e_proj`, "mtp", [dim, dim]), matrix(model, `${name}.h_proj`, "mtp", [dim, dim])];
 }
 
-function markAll(module: Module, mark: Partial<ParameterSpec>): Module {
+function markMtp(module: Module): Module {
   return {
     ...module,
-    parameters: module.parameters.map((parameter) => ({ ...parameter, ...mark })),
-    children: module.children.map((child) => markAll(child, mark)),
+    parameters: module.parameters.map((parameter) => ({ ...parameter, mtp: true })),
+    children: module.children.map(markMtp),
   };
 }

@@ -46,7 +46,7 @@ test("a config.json that was changed is refused, with both values", async () => 
   const error = (await readFolderConfig(folder).catch((thrown: unknown) => thrown)) as Error;
   expect(error).toBeInstanceOf(FormatError);
   expect(error.message.replaceAll(folder, "DIR")).toMatchInlineSnapshot(
-    `"DIR/config.json: must agree with fathom.json beside it: nActivatedExperts is 2 there, got 1; restore config.json, or remove DIR/fathom.json to go by it alone"`,
+    `"DIR/config.json: must agree with fathom.json beside it: model.n_activated_experts is 2 there, got 1; restore config.json, or remove DIR/fathom.json to go by it alone"`,
   );
 });
 

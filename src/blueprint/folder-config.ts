@@ -6,6 +6,7 @@ import {
   fromHfGeneration,
   fromJson,
   hfConfigText,
+  pathOf,
   resolveConfig,
   type ModelConfig,
   type ResolvedConfig,
@@ -57,7 +58,8 @@ function checkAgreement({ file, text }: TextFile, model: ModelConfig): void {
   const expected = Object.entries(fromHfConfig(hfConfigText(model, { bos: 0, eos: 0 }), file));
   for (const [key, value] of expected) {
     if (STORAGE.has(key) || JSON.stringify(got.get(key)) === JSON.stringify(value)) continue;
-    throw new FormatError(file, `must agree with fathom.json beside it: ${key} is ${JSON.stringify(value)} there`, {
+    const setting = pathOf({ section: "model", name: key });
+    throw new FormatError(file, `must agree with fathom.json beside it: ${setting} is ${JSON.stringify(value)} there`, {
       got: got.get(key) ?? null,
       cure: `restore ${basename(file)}, or remove ${join(dirname(file), "fathom.json")} to go by it alone`,
     });

@@ -57,7 +57,9 @@ async function writeGgufModel(folder: string, plan: Blueprint, tokenizer: Tokeni
   const file = join(folder, "model.gguf");
   const source = {
     ids: { bos: tokenizer.bosId, eos: tokenizer.eosId },
-    ...{ hfFiles: [], load: () => Promise.resolve(tokenizer), template: undefined },
+    hfFiles: [],
+    load: () => Promise.resolve(tokenizer),
+    template: undefined,
   };
   const vocabulary = await ggufVocabulary(source, plan.model.vocabSize);
   const blocks = randomQ80();
